@@ -1,0 +1,119 @@
+-- Where chunking stands: one row per action, changed once per segment.
+CREATE TABLE bulk_action_internal.sources (
+	action_no bigint PRIMARY KEY,
+	size bigint NOT NULL,
+	etag text NOT NULL,
+	version_id text,
+	header text,
+	next_segment integer NOT NULL DEFAULT 0,
+	next_offset bigint NOT NULL DEFAULT 0,
+	next_line bigint NOT NULL DEFAULT 1,
+	in_skipped_line boolean NOT NULL DEFAULT false,
+	at_end boolean NOT NULL DEFAULT false,
+	lane_chunks integer[] NOT NULL DEFAULT '{}'
+) WITH (fillfactor = 50);
+COMMENT ON TABLE bulk_action_internal.sources IS 'the pinned object of an action and how far it has been chunked';
+COMMENT ON COLUMN bulk_action_internal.sources.header IS 'the header record as it stands in the file';
+COMMENT ON COLUMN bulk_action_internal.sources.next_offset IS 'bytes of the source that committed segments cover';
+COMMENT ON COLUMN bulk_action_internal.sources.in_skipped_line IS
+	'next_offset lies inside a line that is too long and is being skipped';
+COMMENT ON COLUMN bulk_action_internal.sources.lane_chunks IS 'chunks written so far, per lane; its length is the number of lanes';
+
+-- One row per committed segment, never updated. The chunk_* arrays run in parallel: they list the
+-- segment's chunks, so that counting what is left needs no look into the chunks themselves.
+CREATE TABLE bulk_action_internal.segments (
+	action_no bigint NOT NULL,
+	segment_no integer NOT NULL,
+	start_offset bigint NOT NULL,
+	end_offset bigint NOT NULL,
+	first_line bigint NOT NULL,
+	row_count integer NOT NULL,
+	parse_errors integer NOT NULL,
+	chunk_lanes smallint[] NOT NULL,
+	chunk_numbers integer[] NOT NULL,
+	chunk_rows integer[] NOT NULL,
+	PRIMARY KEY (action_no, segment_no)
+);
+COMMENT ON TABLE bulk_action_internal.segments IS 'byte ranges of a source that have been cut into chunks';
+
+-- What has been applied: one row per lane, changed in the transaction of each chunk.
+CREATE TABLE bulk_action_internal.cursors (
+	action_no bigint NOT NULL,
+	lane smallint NOT NULL,
+	next_chunk integer NOT NULL DEFAULT 0,
+	row_offset integer NOT NULL DEFAULT 0,
+	updated bigint NOT NULL DEFAULT 0,
+	inserted bigint NOT NULL DEFAULT 0,
+	deleted bigint NOT NULL DEFAULT 0,
+	unchanged bigint NOT NULL DEFAULT 0,
+	not_found bigint NOT NULL DEFAULT 0,
+	superseded bigint NOT NULL DEFAULT 0,
+	failed bigint NOT NULL DEFAULT 0,
+	PRIMARY KEY (action_no, lane)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE bulk_action_internal.cursors IS 'progress and outcome counters per lane';
+COMMENT ON COLUMN bulk_action_internal.cursors.row_offset IS 'rows of chunk next_chunk that are done already';
+
+-- The ingestion queue: a log of chunks. Rows are inserted once and never updated; what is done is
+-- in the cursors, and space is given back by TRUNCATE of a whole generation. Statements address a
+-- generation directly, because a plan on the parent would lock all three.
+CREATE TABLE bulk_action_internal.bulk_action_jobs (
+	generation smallint NOT NULL,
+	action_no bigint NOT NULL,
+	lane smallint NOT NULL,
+	chunk_no integer NOT NULL,
+	segment_no integer NOT NULL,
+	row_count integer NOT NULL,
+	payload text NOT NULL
+) PARTITION BY LIST (generation);
+COMMENT ON TABLE bulk_action_internal.bulk_action_jobs IS 'the ingestion queue: chunks of up to 1000 rows';
+COMMENT ON COLUMN bulk_action_internal.bulk_action_jobs.payload IS
+	'normalised CSV, the line number of the source first; an unquoted empty field is NULL';
+CREATE TABLE bulk_action_internal.bulk_action_jobs_0
+	PARTITION OF bulk_action_internal.bulk_action_jobs FOR VALUES IN (0)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE TABLE bulk_action_internal.bulk_action_jobs_1
+	PARTITION OF bulk_action_internal.bulk_action_jobs FOR VALUES IN (1)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE TABLE bulk_action_internal.bulk_action_jobs_2
+	PARTITION OF bulk_action_internal.bulk_action_jobs FOR VALUES IN (2)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+CREATE UNIQUE INDEX ON bulk_action_internal.bulk_action_jobs_0 (action_no, lane, chunk_no);
+CREATE UNIQUE INDEX ON bulk_action_internal.bulk_action_jobs_1 (action_no, lane, chunk_no);
+CREATE UNIQUE INDEX ON bulk_action_internal.bulk_action_jobs_2 (action_no, lane, chunk_no);
+
+-- lz4 where this server was built with it, else the server's default.
+DO $$
+DECLARE
+	generation integer;
+BEGIN
+	FOR generation IN 0 .. 2 LOOP
+		EXECUTE pg_catalog.format(
+			'ALTER TABLE bulk_action_internal.bulk_action_jobs_%s ALTER COLUMN payload SET COMPRESSION lz4',
+			generation);
+	END LOOP;
+EXCEPTION WHEN feature_not_supported THEN
+	NULL;
+END
+$$;
+
+-- The generation that new chunks go to; exactly one row.
+CREATE TABLE bulk_action_internal.rotation (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	generation smallint NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO bulk_action_internal.rotation (generation) VALUES (0);
+COMMENT ON TABLE bulk_action_internal.rotation IS 'the generation of bulk_action_jobs that is written to';
+
+-- One row per failed row of a file.
+CREATE TABLE bulk_action_internal.errors (
+	action_no bigint NOT NULL,
+	line bigint NOT NULL,
+	error_code text NOT NULL,
+	error_column text,
+	error_message text NOT NULL,
+	record text NOT NULL,
+	PRIMARY KEY (action_no, line)
+);
+COMMENT ON TABLE bulk_action_internal.errors IS 'failed rows';
+COMMENT ON COLUMN bulk_action_internal.errors.record IS 'the original cells of the row as normalised CSV';

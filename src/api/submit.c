@@ -1,0 +1,422 @@
+/*
+ * submit.c
+ *		bulk_action_submit: takes an action in and returns its id.
+ *
+ * Everything that can be checked without the network is checked here, where
+ * somebody is there to read the error; what can change until the action runs
+ * is checked again then.  The function has no SET clause and is SECURITY
+ * INVOKER, because the settings and the two roles that it records are those of
+ * the caller; only the statements on our own tables run as their owner.
+ *
+ * An idempotency key makes a repeated submit harmless: the second one returns
+ * the id of the first, even if the file or the entity is gone by then.  Two at
+ * the same moment meet in the unique index; the later one waits there for the
+ * fate of the earlier, and then either finds its row, with a new snapshot, or
+ * inserts its own.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+#include "api/action_id.h"
+#include "api/entity_type.h"
+#include "api/submit_checks.h"
+#include "api/submit_settings.h"
+#include "api/table_columns.h"
+#include "base/compat.h"
+#include "pure/s3_uri.h"
+#include "service/bookkeeping.h"
+#include "service/file_path.h"
+#include "service/s3_options.h"
+#include "service/wake.h"
+#include "stage/options.h"
+
+BULK_ACTION_FUNCTION(bulk_action_submit);
+
+#define MAX_SOURCE_BYTES 2048
+#define MAX_NAME_BYTES   255
+#define MAX_JSON_BYTES   (64 * 1024)
+
+#define S3_URI_SCHEME "s3://"
+
+typedef struct Submission
+{
+	Oid           user;
+	Oid           session_user;
+	Datum         settings; /* text[] */
+	char         *source;
+	char         *action_type;
+	char         *entity_type;
+	Jsonb        *options_json;
+	ActionOptions options;
+	Jsonb        *metadata;
+	char         *account_id;
+	char         *idempotency_key; /* NULL: none */
+	char         *trace_id;        /* NULL: none */
+	EntityTarget  target;
+	Datum         key_columns;    /* name[], as the entity has them */
+	Datum         update_columns; /* name[] */
+	bool          all_updatable;  /* update_columns is null */
+	char         *server;         /* NULL: not in S3 */
+} Submission;
+
+static Statement entity_read = {
+	.sql = "SELECT target, target_schema, target_name, key_columns, update_columns"
+		   " FROM bulk_action_internal.entities WHERE entity_type = $1",
+	.argtypes = {TEXTOID, InvalidOid},
+};
+
+static Statement action_by_key = {
+	.sql = "SELECT id, entity_type = $4, source = $5, action_type = $6, options = $7"
+		   " FROM bulk_action_internal.actions"
+		   " WHERE submitted_role = $1 AND account_id = $2 AND idempotency_key = $3",
+	.argtypes = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, InvalidOid},
+};
+
+static Statement action_insert = {
+	.sql = "INSERT INTO bulk_action_internal.actions"
+		   " (action_type, entity_type, account_id, metadata, options, source, server, trace_id,"
+		   " idempotency_key, submitted_role, submitted_by, session_role, settings, target,"
+		   " target_schema, target_name, key_columns, update_columns)"
+		   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, "
+		   "$18)"
+		   " ON CONFLICT (submitted_role, account_id, idempotency_key)"
+		   " WHERE idempotency_key IS NOT NULL DO NOTHING"
+		   " RETURNING id",
+	.argtypes = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID,
+				 OIDOID, NAMEOID, OIDOID, TEXTARRAYOID, REGCLASSOID, NAMEOID, NAMEOID, NAMEARRAYOID,
+				 NAMEARRAYOID, InvalidOid},
+};
+
+/* ---- arguments ---- */
+
+static void
+check_size(FunctionCallInfo fcinfo, int argument, const char *name, Size limit)
+{
+	/* asked without fetching what may be a gigabyte */
+	Size size = toast_raw_datum_size(PG_GETARG_DATUM(argument)) - VARHDRSZ;
+
+	if (size > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("value of %s is too long", name),
+				 errdetail("It has %zu bytes; %zu are allowed.", size, limit),
+				 errhint("Shorten it.")));
+}
+
+static void
+check_given(FunctionCallInfo fcinfo, int argument, const char *name)
+{
+	if (PG_ARGISNULL(argument))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name),
+				 errdetail("Only account_id, idempotency_key and trace_id may be null."),
+				 argument == 0 ?
+					 errhint("Give the URI of a file, like s3://bucket/contacts.csv") :
+					 errhint("Leave the argument out to have its default.")));
+}
+
+static char *
+read_text(FunctionCallInfo fcinfo, int argument, const char *name, Size limit)
+{
+	char *value;
+
+	check_size(fcinfo, argument, name, limit);
+	value = text_to_cstring(PG_GETARG_TEXT_PP(argument));
+	if (value[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must not be empty", name),
+				 errdetail("The argument is the empty string."),
+				 argument == 0 ?
+					 errhint("Give the URI of a file, like s3://bucket/contacts.csv") :
+					 errhint("Leave the argument out, or give it a value.")));
+	return value;
+}
+
+static char *
+read_optional_text(FunctionCallInfo fcinfo, int argument, const char *name)
+{
+	return PG_ARGISNULL(argument) ? NULL : read_text(fcinfo, argument, name, MAX_NAME_BYTES);
+}
+
+static Jsonb *
+read_json(FunctionCallInfo fcinfo, int argument, const char *name)
+{
+	check_given(fcinfo, argument, name);
+	check_size(fcinfo, argument, name, MAX_JSON_BYTES);
+	return PG_GETARG_JSONB_P(argument);
+}
+
+static void
+read_arguments(FunctionCallInfo fcinfo, Submission *submission)
+{
+	check_given(fcinfo, 0, "source");
+	submission->source = read_text(fcinfo, 0, "source", MAX_SOURCE_BYTES);
+	check_given(fcinfo, 1, "action_type");
+	submission->action_type = read_text(fcinfo, 1, "action_type", MAX_NAME_BYTES);
+	check_given(fcinfo, 2, "entity_type");
+	submission->entity_type = read_text(fcinfo, 2, "entity_type", MAX_NAME_BYTES);
+	submission->options_json = read_json(fcinfo, 3, "options");
+	submission->metadata = read_json(fcinfo, 4, "metadata");
+	submission->account_id = read_optional_text(fcinfo, 5, "account_id");
+	submission->idempotency_key = read_optional_text(fcinfo, 6, "idempotency_key");
+	submission->trace_id = read_optional_text(fcinfo, 7, "trace_id");
+
+	if (submission->account_id == NULL)
+		submission->account_id = GetUserNameFromId(submission->user, false);
+
+	if (strcmp(submission->action_type, "bulk_update") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("action type \"%s\" does not exist", submission->action_type),
+				 errdetail("The action types are: \"bulk_update\"."),
+				 errhint("Use \"bulk_update\", or leave the argument out.")));
+	if (!JB_ROOT_IS_OBJECT(submission->metadata))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("metadata must be a JSON object"),
+				 errdetail("It is %s.",
+						   JB_ROOT_IS_SCALAR(submission->metadata) ? "a single value" : "an array"),
+				 errhint("Write it like {\"note\": \"...\"}, or leave it out.")));
+	options_parse(submission->options_json, &submission->options);
+}
+
+/* ---- idempotency ---- */
+
+static void
+append_if(StringInfo list, bool condition, const char *word)
+{
+	if (condition)
+		appendStringInfo(list, "%s%s", list->len > 0 ? ", " : "", word);
+}
+
+/* The action submitted with the same key before; an error if it is not the same action. */
+static bool
+find_by_key(const Submission *submission, pg_uuid_t *id)
+{
+	Datum          values[7];
+	StringInfoData different;
+
+	values[0] = ObjectIdGetDatum(submission->user);
+	values[1] = CStringGetTextDatum(submission->account_id);
+	values[2] = CStringGetTextDatum(submission->idempotency_key);
+	values[3] = CStringGetTextDatum(submission->entity_type);
+	values[4] = CStringGetTextDatum(submission->source);
+	values[5] = CStringGetTextDatum(submission->action_type);
+	values[6] = JsonbPGetDatum(submission->options_json);
+	if (statement_run(&action_by_key, values, NULL) == 0)
+		return false;
+	*id = *DatumGetUUIDP(statement_value(0, 1, NULL));
+
+	initStringInfo(&different);
+	append_if(&different, !DatumGetBool(statement_value(0, 2, NULL)), "entity_type");
+	append_if(&different, !DatumGetBool(statement_value(0, 3, NULL)), "source");
+	append_if(&different, !DatumGetBool(statement_value(0, 4, NULL)), "action_type");
+	append_if(&different, !DatumGetBool(statement_value(0, 5, NULL)), "options");
+	if (different.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("idempotency key \"%s\" belongs to another bulk action",
+						submission->idempotency_key),
+				 errdetail("What differs: %s.", different.data),
+				 errhint("Repeat the submission exactly to get its id again, or use a new key for "
+						 "a new one.")));
+	return true;
+}
+
+/* ---- entity and source ---- */
+
+static void
+read_entity(Submission *submission)
+{
+	EntityTarget *target = &submission->target;
+	Datum         values[1] = {CStringGetTextDatum(submission->entity_type)};
+
+	if (statement_run(&entity_read, values, NULL) == 0)
+		entity_type_unknown(submission->entity_type);
+
+	target->entity_type = submission->entity_type;
+	target->table = DatumGetObjectId(statement_value(0, 1, NULL));
+	target->schema = statement_text(0, 2);
+	target->name = statement_text(0, 3);
+	submission->key_columns = statement_value(0, 4, NULL);
+	target->key_columns =
+		column_list_read(submission->key_columns, NAMEOID, &target->key_count);
+	submission->update_columns = statement_value(0, 5, &submission->all_updatable);
+	target->update_count = -1;
+	if (!submission->all_updatable)
+		target->update_columns =
+			column_list_read(submission->update_columns, NAMEOID, &target->update_count);
+}
+
+static bool
+has_scheme(const char *uri, const char *scheme)
+{
+	return pg_strncasecmp(uri, scheme, strlen(scheme)) == 0;
+}
+
+static void
+check_s3_source(Submission *submission)
+{
+	S3Uri uri;
+	char  error[S3_URI_ERROR_SIZE];
+
+	if (!s3_uri_parse(submission->source, &uri, error, sizeof(error)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid source URI \"%s\"", submission->source),
+				 errdetail("%c%s.", pg_toupper(error[0]), error + 1),
+				 errhint("Write it like s3://bucket/directory/contacts.csv")));
+	submission->server =
+		s3_server_for(uri.bucket, uri.key, submission->options.server, submission->user);
+}
+
+/* Other URIs may well be presigned: no more than the scheme is repeated. */
+static void
+check_source(Submission *submission)
+{
+	const char *source = submission->source;
+
+	if (has_scheme(source, S3_URI_SCHEME))
+		check_s3_source(submission);
+	else if (has_scheme(source, FILE_URI_SCHEME))
+	{
+		if (submission->options.server != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("option \"server\" does not go with a %s source", FILE_URI_SCHEME),
+					 errdetail("Files of the server are not read through a foreign server."),
+					 errhint("Leave the option out.")));
+		(void) file_path_resolve(source);
+	}
+	else
+	{
+		size_t scheme = strcspn(source, ":");
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unsupported source URI"),
+				 source[scheme] == ':' && scheme <= 16 ? errdetail("Its scheme is \"%.*s\"; the "
+																   "supported ones are \"s3\" and "
+																   "\"file\".",
+																   (int) scheme, source) :
+														 errdetail("It has no scheme; the "
+																   "supported ones are \"s3\" and "
+																   "\"file\"."),
+				 errhint("Give the URI of a file, like s3://bucket/contacts.csv")));
+	}
+}
+
+/* ---- the row ---- */
+
+static void
+set_text(Datum *value, char *null, const char *text)
+{
+	*null = text == NULL ? 'n' : ' ';
+	*value = text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+static Datum
+make_name(const char *text)
+{
+	Name name = palloc0(sizeof(NameData));
+
+	namestrcpy(name, text);
+	return NameGetDatum(name);
+}
+
+/* False: another action has the same idempotency key. */
+static bool
+insert_action(const Submission *submission, pg_uuid_t *id)
+{
+	Datum values[18];
+	char  nulls[19] = "                  ";
+
+	values[0] = CStringGetTextDatum(submission->action_type);
+	values[1] = CStringGetTextDatum(submission->entity_type);
+	values[2] = CStringGetTextDatum(submission->account_id);
+	values[3] = JsonbPGetDatum(submission->metadata);
+	values[4] = JsonbPGetDatum(submission->options_json);
+	values[5] = CStringGetTextDatum(submission->source);
+	values[6] = submission->server != NULL ? make_name(submission->server) : (Datum) 0;
+	nulls[6] = submission->server != NULL ? ' ' : 'n';
+	set_text(&values[7], &nulls[7], submission->trace_id);
+	set_text(&values[8], &nulls[8], submission->idempotency_key);
+	values[9] = ObjectIdGetDatum(submission->user);
+	values[10] = make_name(GetUserNameFromId(submission->user, false));
+	values[11] = ObjectIdGetDatum(submission->session_user);
+	values[12] = submission->settings;
+	values[13] = ObjectIdGetDatum(submission->target.table);
+	values[14] = make_name(submission->target.schema);
+	values[15] = make_name(submission->target.name);
+	values[16] = submission->key_columns;
+	values[17] = submission->update_columns;
+	nulls[17] = submission->all_updatable ? 'n' : ' ';
+
+	if (statement_run(&action_insert, values, nulls) == 0)
+		return false;
+	*id = *DatumGetUUIDP(statement_value(0, 1, NULL));
+	return true;
+}
+
+/*
+ * Finds or makes the action.  Two rounds do unless the row that was in the way
+ * was purged a moment later.
+ */
+static pg_uuid_t
+store_action(const Submission *submission)
+{
+	Bookkeeping bookkeeping;
+	pg_uuid_t   id;
+
+	bookkeeping_enter(&bookkeeping);
+	while (!insert_action(submission, &id))
+	{
+		if (find_by_key(submission, &id))
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+	bookkeeping_leave(&bookkeeping);
+	return id;
+}
+
+Datum
+bulk_action_submit(PG_FUNCTION_ARGS)
+{
+	Submission submission = {
+		.user = GetUserId(),
+		.session_user = GetSessionUserId(),
+		.settings = submit_settings_capture(),
+	};
+	Bookkeeping bookkeeping;
+	pg_uuid_t  *result = palloc(sizeof(pg_uuid_t));
+	bool        known;
+
+	PreventCommandIfReadOnly("bulk_action_submit()");
+	submitter_check(submission.user, submission.session_user);
+	read_arguments(fcinfo, &submission);
+
+	SPI_connect();
+	bookkeeping_enter(&bookkeeping);
+	known = submission.idempotency_key != NULL && find_by_key(&submission, result);
+	if (!known)
+		read_entity(&submission);
+	bookkeeping_leave(&bookkeeping);
+
+	if (!known)
+	{
+		entity_target_check(&submission.target, submission.user);
+		check_source(&submission);
+		*result = store_action(&submission);
+		wake_after_commit();
+	}
+	SPI_finish();
+	PG_RETURN_UUID_P(result);
+}

@@ -1,0 +1,503 @@
+/*
+ * coordinator.c
+ *		One per database with unfinished actions: decides what is done next.
+ *
+ * Life: started by the launcher after a wake-up of its database; connected as
+ * the bootstrap superuser, and therefore runs no statement but those on the
+ * extension's own tables (jobs_actions.c), no DDL, no user-defined code.  It
+ * leaves when the database has had nothing to do for a while.
+ *
+ * Each round it gives new actions their place in their stream, takes up events
+ * (reports of workers, requests of callers), puts the head of each stream on
+ * the board, ends actions that are done, cancelled or failed, starts workers,
+ * and records statistics once a second.  It is the only one to change the state
+ * of an action, and waits for nobody's lock.
+ *
+ * When it dies: workers go on with what is on the board; the launcher starts
+ * another one, which reads everything anew.  What it had decided but not
+ * written is decided again from the same events: they are deleted in the
+ * transaction that ends their action.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "process/background.h"
+#include "service/bookkeeping.h"
+#include "service/transaction.h"
+#include "stage/assignment.h"
+#include "stage/jobs.h"
+
+#define EVENTS_PER_ROUND 1000
+#define STATS_INTERVAL_MS 1000
+#define RESTART_DELAY_MS 5000	/* after an error of the coordinator's own */
+#define SLOT_DELAY_MS 2000		/* until another try to start a worker */
+#define ATTACH_LIMIT_MS 30000	/* a worker that has not come up by then never will */
+#define STARTS_WITHOUT_LIFE 3
+
+/* An action on the board. */
+typedef struct Running
+{
+	int64		action_no;		/* 0: free */
+	char	   *id;
+	Oid			session_user;
+	const char *ending;			/* state it is about to end in; NULL: none */
+	Failure		failure;
+	MemoryContext context;		/* id, failure */
+} Running;
+
+/* A session user whose workers are started. */
+typedef struct UserGroup
+{
+	Oid			session_user;
+	int			starts;			/* since a worker of the group last asked for a task */
+} UserGroup;
+
+static const Birth *birth;
+static MemoryContext round_context;
+static Running running[BOARD_MAX_ACTIONS];
+static int	nrunning = 0;
+static UserGroup groups[BOARD_MAX_ACTIONS];
+static int	ngroups = 0;
+
+/* ---- transactions ---- */
+
+static void
+begin(Bookkeeping *books)
+{
+	transaction_start();
+	MemoryContextSwitchTo(round_context);
+	bookkeeping_enter(books);
+}
+
+static void
+commit(const Bookkeeping *books, bool synchronous)
+{
+	bookkeeping_leave(books);
+	transaction_commit(NULL, synchronous);
+	MemoryContextSwitchTo(round_context);
+}
+
+/* ---- the actions on the board ---- */
+
+static Running *
+find_running(int64 action_no)
+{
+	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
+		if (running[i].action_no == action_no)
+			return &running[i];
+	return NULL;
+}
+
+static char *
+keep(Running *entry, const char *text)
+{
+	return text == NULL ? NULL : MemoryContextStrdup(entry->context, text);
+}
+
+/* From now on nobody begins a task of the action; it ends once nobody is inside one. */
+static void
+begin_ending(Running *entry, const char *state, const Failure *failure, bool interrupt)
+{
+	/* A failure that was reported first is the one to tell of. */
+	if (entry->ending == NULL)
+	{
+		entry->ending = state;
+		entry->failure.code = keep(entry, failure->code);
+		entry->failure.message = keep(entry, failure->message);
+		entry->failure.detail = keep(entry, failure->detail);
+		entry->failure.hint = keep(entry, failure->hint);
+	}
+	board_close(birth->database, entry->action_no, interrupt);
+}
+
+static void
+forget_running(Running *entry)
+{
+	board_remove(birth->database, entry->action_no);
+	MemoryContextDelete(entry->context);
+	memset(entry, 0, sizeof(*entry));
+	nrunning--;
+}
+
+/* Writes the end of an action, then tells those who listen. */
+static void
+finish(Running *entry, const char *state)
+{
+	Bookkeeping books;
+	int64		action_no = entry->action_no;
+
+	begin(&books);
+	jobs_finish_action(action_no, state, &entry->failure);
+	commit(&books, true);
+	if (strcmp(state, "failed") == 0)
+		ereport(LOG,
+				(errmsg("bulk action %s failed: %s", entry->id, entry->failure.message)));
+	forget_running(entry);
+
+	/* NOTIFY takes a server-wide lock at commit: not in the transaction that matters. */
+	begin(&books);
+	jobs_notify(action_no);
+	commit(&books, false);
+}
+
+/* True if the tables agree with the board that nothing is left to do. */
+static bool
+is_completed(const Running *entry)
+{
+	Bookkeeping books;
+	ActionProgress progress;
+	bool		completed;
+
+	begin(&books);
+	jobs_read_progress(entry->action_no, &progress);
+	commit(&books, false);
+	completed = progress.at_end;
+	for (int lane = 0; lane < progress.lanes; lane++)
+		completed &= progress.next[lane] == progress.produced[lane];
+	return completed;
+}
+
+/* Ends what can be ended; true if something was. */
+static bool
+finish_actions(void)
+{
+	bool		any = false;
+
+	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
+	{
+		Running    *entry = &running[i];
+
+		if (entry->action_no == 0)
+			continue;
+		if (entry->ending != NULL)
+		{
+			if (board_is_busy(birth->database, entry->action_no))
+				continue;
+			finish(entry, entry->ending);
+		}
+		else if (board_is_done(birth->database, entry->action_no))
+		{
+			if (!is_completed(entry))
+				ereport(ERROR,
+						(errcode(ERRCODE_INTERNAL_ERROR),
+						 errmsg("the queue of bulk action %s is not where the board says", entry->id)));
+			finish(entry, "completed");
+		}
+		else
+			continue;
+		any = true;
+	}
+	return any;
+}
+
+/* ---- what has come up ---- */
+
+/* Takes up events.  Of an action that is not on the board nobody does anything: it ends here. */
+static void
+take_events(void)
+{
+	ActionEvent *events;
+	int			n = jobs_read_events(&events, EVENTS_PER_ROUND);
+
+	for (int i = 0; i < n; i++)
+	{
+		ActionEvent *event = &events[i];
+		Running    *entry = find_running(event->action_no);
+		bool		cancel = strcmp(event->kind, "cancel") == 0;
+		const char *state = cancel ? "cancelled" : "failed";
+
+		if (!event->unfinished)
+			jobs_delete_event(event->event_no);
+		else if (entry != NULL)
+			begin_ending(entry, state, &event->failure, cancel);
+		else
+			jobs_finish_action(event->action_no, state, &event->failure);
+	}
+}
+
+/* A role that no worker can connect as will not get better by trying. */
+static bool
+can_connect(const StreamHead *head, Failure *failure)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(head->session_role));
+	bool		login = false;
+	char	   *name = psprintf("%u", head->session_role);
+
+	memset(failure, 0, sizeof(*failure));
+	failure->code = "28000";
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_authid form = (Form_pg_authid) GETSTRUCT(tuple);
+
+		login = form->rolcanlogin;
+		name = pstrdup(NameStr(form->rolname));
+		ReleaseSysCache(tuple);
+	}
+	if (!HeapTupleIsValid(tuple))
+		failure->message = psprintf("role with OID %s, which submitted the action, does not exist any more", name);
+	else if (!login)
+		failure->message = psprintf("role \"%s\" is not permitted to log in", name);
+	else if (pg_database_aclcheck(birth->database, head->session_role, ACL_CONNECT) != ACLCHECK_OK)
+		failure->message = psprintf("role \"%s\" may not connect to database \"%s\"", name,
+									get_database_name(birth->database));
+	else
+		return true;
+	failure->hint = "Workers connect as the session user who submitted the action, who needs LOGIN and CONNECT.";
+	return false;
+}
+
+/* False if there is no place at present. */
+static bool
+put_on_board(const StreamHead *head, const ActionProgress *progress)
+{
+	Running    *entry = find_running(0);
+
+	if (entry == NULL ||
+		!board_publish(birth->database, head->session_role, head->action_no, head->priority, progress))
+		return false;
+	entry->action_no = head->action_no;
+	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);
+	entry->id = keep(entry, head->id);
+	entry->session_user = head->session_role;
+	nrunning++;
+	return true;
+}
+
+/*
+ * Looks into the tables for what has come up since the last time; false if
+ * something found no place on the board.
+ */
+static bool
+look(void)
+{
+	bool		placed = true;
+	Bookkeeping books;
+	StreamHead *heads;
+	ActionProgress *progress;
+	int			n;
+
+	begin(&books);
+	jobs_position_actions();
+	take_events();
+	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
+	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		Failure		failure;
+
+		if (find_running(heads[i].action_no) != NULL)
+			heads[i].action_no = 0;
+		else if (!can_connect(&heads[i], &failure))
+		{
+			jobs_finish_action(heads[i].action_no, "failed", &failure);
+			heads[i].action_no = 0;
+			/* Its successor in the stream is next. */
+			database_wake(birth->database);
+		}
+		else
+		{
+			jobs_start_action(heads[i].action_no);
+			jobs_read_progress(heads[i].action_no, &progress[i]);
+		}
+	}
+	commit(&books, false);
+
+	/* On the board only now: a worker must find the action running. */
+	for (int i = 0; i < n; i++)
+		if (heads[i].action_no != 0)
+			placed &= put_on_board(&heads[i], &progress[i]);
+	return placed;
+}
+
+static void
+record_statistics(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	Bookkeeping books;
+
+	if (!TimestampDifferenceExceeds(last, now, STATS_INTERVAL_MS))
+		return;
+	last = now;
+	begin(&books);
+	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
+		if (running[i].action_no != 0)
+			jobs_record_stats(running[i].action_no);
+	commit(&books, false);
+}
+
+/* ---- workers ---- */
+
+static UserGroup *
+find_group(Oid session_user)
+{
+	for (int i = 0; i < ngroups; i++)
+		if (groups[i].session_user == session_user)
+			return &groups[i];
+	if (ngroups == lengthof(groups))
+		ngroups = 0;			/* only counters of failed starts are lost */
+	groups[ngroups].session_user = session_user;
+	groups[ngroups].starts = 0;
+	return &groups[ngroups++];
+}
+
+/* Workers of this session user do not come up: the server's log knows why. */
+static void
+give_up_group(Oid session_user)
+{
+	Failure		failure = {
+		.code = "53300",
+		.message = "no worker could be started for the session user of the action",
+		.hint = "The server's log says why the connection failed; a connection limit of the role or of the database is one reason."
+	};
+
+	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
+		if (running[i].action_no != 0 && running[i].session_user == session_user)
+			begin_ending(&running[i], "failed", &failure, false);
+}
+
+/* Starts workers for tasks that wait; returns in how many ms to look again (-1: not needed). */
+static long
+start_workers(void)
+{
+	GroupDemand demand[BOARD_MAX_ACTIONS];
+	int			n = board_demand(birth->database, demand, lengthof(demand));
+	bool		starved = false;
+	bool		started = false;
+	long		timeout_ms = -1;
+
+	for (int i = 0; i < n; i++)
+	{
+		GroupDemand *d = &demand[i];
+		UserGroup  *group = find_group(d->session_user);
+		int			missing = d->tasks - d->idle;
+
+		if (d->alive > 0)
+			group->starts = 0;
+		if (group->starts >= STARTS_WITHOUT_LIFE && d->workers == 0)
+		{
+			group->starts = 0;
+			give_up_group(d->session_user);
+			continue;
+		}
+		while (missing > 0 && group_may_start(birth->database, d->session_user) &&
+			   background_launch(PROCESS_WORKER, birth->database, d->session_user))
+		{
+			started = true;
+			missing--;
+			if (d->workers++ == 0)
+				group->starts++;
+		}
+		group_want_worker(birth->database, d->session_user, d->tasks > 0 && d->workers == 0);
+		if (d->tasks > 0 && d->workers == 0)
+		{
+			starved = true;
+			timeout_ms = SLOT_DELAY_MS;
+		}
+		if (d->next_due != 0)
+		{
+			long		due = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), d->next_due) + 1;
+
+			timeout_ms = timeout_ms < 0 ? due : Min(timeout_ms, due);
+		}
+	}
+	database_set_starved(birth->database, starved);
+	if (started)
+		assignment_refresh(birth->database);
+	return timeout_ms;
+}
+
+/* ---- the process ---- */
+
+static void
+come_back_after_error(int code, Datum arg)
+{
+	if (code != 0)
+		database_put_off(MyDatabaseId, RESTART_DELAY_MS);
+}
+
+static bool
+extension_is_there(void)
+{
+	bool		there;
+
+	transaction_start();
+	there = OidIsValid(extension_owner());
+	transaction_commit(NULL, false);
+	return there;
+}
+
+void
+bulk_action_coordinator_main(Datum arg)
+{
+	TimestampTz idle_since = 0;
+	bool		look_again = true;
+	bool		worked = false;
+
+	birth = background_begin();
+	BackgroundWorkerInitializeConnectionByOid(birth->database, InvalidOid, 0);
+	before_shmem_exit(come_back_after_error, (Datum) 0);
+	transaction_install();
+	round_context = AllocSetContextCreate(TopMemoryContext, "bulk_action round", ALLOCSET_DEFAULT_SIZES);
+	pgstat_report_activity(STATE_RUNNING, "coordinating bulk actions");
+
+	(void) database_take_wakeup(birth->database);
+	if (!extension_is_there())
+		proc_exit(0);
+	board_sweep(birth->database);
+
+	for (;;)
+	{
+		TimestampTz now;
+		long		timeout_ms;
+		bool		board_full = false;
+
+		MemoryContextReset(round_context);
+		look_again |= database_take_wakeup(birth->database);
+		if (look_again)
+			board_full = !look();
+		(void) slot_reclaim(ATTACH_LIMIT_MS);
+		look_again = finish_actions();
+		timeout_ms = start_workers();
+		if (nrunning > 0)
+			record_statistics();
+		if (look_again)
+			continue;
+		look_again = board_full;
+
+		now = GetCurrentTimestamp();
+		if (nrunning > 0 || board_full)
+		{
+			worked = true;
+			idle_since = now;
+			timeout_ms = timeout_ms < 0 ? STATS_INTERVAL_MS : Min(timeout_ms, STATS_INTERVAL_MS);
+		}
+		else
+		{
+			/* One that had nothing to do at all was only asked to have a look. */
+			timeout_ms = worked ? bulk_action_idle_timeout - TimestampDifferenceMilliseconds(idle_since, now) : 0;
+			if (timeout_ms <= 0)
+			{
+				if (database_leave(birth->database, birth->slot, birth->generation))
+					break;
+				look_again = true;
+				continue;
+			}
+		}
+		background_wait(timeout_ms);
+	}
+	proc_exit(0);
+}

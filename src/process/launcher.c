@@ -1,0 +1,131 @@
+/*
+ * launcher.c
+ *		The one process that is always there: starts coordinators.
+ *
+ * Life: started by the postmaster once the server accepts writes (so on a
+ * standby at promotion), restarted by it 5 seconds after it ends, never ends by
+ * itself.  Connected to no database; reads pg_database only.
+ *
+ * It looks at every database once at its start and then at long intervals (for
+ * wake-ups that were lost), by starting a coordinator, which leaves at once if
+ * there is nothing to do.  In between a commit of submit marks its database.
+ * Coordinators are started one at a time: while one has work but no worker yet,
+ * another would only take away the slot that the worker needs.
+ *
+ * When the launcher dies, coordinators and workers go on; its successor finds
+ * them by their slots.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "process/background.h"
+
+#define ATTACH_LIMIT_MS 30000	/* a process that has not come up by then never will */
+#define NO_SLOT_DELAY_MS 5000	/* until another try where the server has no slot free */
+
+/* Marks every database that could have something to do. */
+static void
+mark_all_databases(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (database->datallowconn && !database->datistemplate)
+			database_wake(database->oid);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+static bool
+database_exists(Oid database)
+{
+	bool		exists;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	CommitTransactionCommand();
+	return exists;
+}
+
+/* Starts what can be started; returns for how long there is nothing to do, in ms. */
+static long
+start_coordinators(long timeout_ms)
+{
+	TimestampTz next_due;
+
+	while (!database_any_starved())
+	{
+		Oid			database = database_next_unserved(&next_due);
+
+		if (!OidIsValid(database))
+		{
+			if (next_due != 0)
+				timeout_ms = Min(timeout_ms,
+								 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_due) + 1);
+			return timeout_ms;
+		}
+		if (!database_exists(database))
+			database_forget(database);
+		else if (!background_launch(PROCESS_COORDINATOR, database, InvalidOid))
+			return Min(timeout_ms, NO_SLOT_DELAY_MS);
+	}
+	return Min(timeout_ms, NO_SLOT_DELAY_MS);
+}
+
+void
+bulk_action_launcher_main(Datum arg)
+{
+	TimestampTz last_scan = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	launcher_attach();
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	for (;;)
+	{
+		long		timeout_ms;
+
+		(void) slot_reclaim(ATTACH_LIMIT_MS);
+		if (database_take_overflow() || last_scan == 0 ||
+			TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), bulk_action_rescan_interval * 1000))
+		{
+			last_scan = GetCurrentTimestamp();
+			mark_all_databases();
+		}
+		timeout_ms = start_coordinators(bulk_action_rescan_interval * 1000L);
+		background_wait(timeout_ms);
+	}
+}

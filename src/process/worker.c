@@ -1,0 +1,242 @@
+/*
+ * worker.c
+ *		A worker: takes chunking and processing tasks of one session user.
+ *
+ * Life: started by the coordinator of its database when the board has more
+ * tasks for a session user than idle workers; connects as that session user,
+ * so the server itself bounds what it can ever become.  It ends when it has
+ * been idle for a while, or at once when another group waits for a slot and it
+ * is idle or its group has more than an equal share.
+ *
+ * Dying inside a task: the transaction is rolled back by the server and the
+ * task is there again, because a task is done only by moving the cursor (or the
+ * source's position) in the transaction of its effects.  before_shmem_exit
+ * takes the worker's marks off the board; after kill -9 the postmaster
+ * restarts everything and the board is rebuilt from the tables.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/ps_status.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "process/background.h"
+#include "pure/retry.h"
+#include "service/bookkeeping.h"
+#include "stage/action_session.h"
+#include "stage/applier.h"
+#include "stage/chunker.h"
+#include "stage/failure.h"
+
+#define RETRY_BASE_MS 100
+#define RETRY_CAP_MS 30000
+#define TIDY_AFTER_MS 1000		/* idle time after which finished chunks are removed */
+
+static const char *
+describe_task(const ActionSession *session, const Task *task)
+{
+	if (task->kind == TASK_CHUNK)
+		return psprintf("chunking the next segment of action %s", session->action->id);
+	return psprintf("applying lane %d of action %s", task->lane, session->action->id);
+}
+
+static void
+add_context(void *arg)
+{
+	errcontext("%s", (const char *) arg);
+}
+
+static void
+run_task(const Task *task)
+{
+	ActionSession *session = action_session_get(task->action_no);
+	ErrorContextCallback context;
+	char	   *activity;
+
+	if (session == NULL)
+	{
+		/* It has ended; the coordinator is about to take it off the board. */
+		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+		return;
+	}
+
+	activity = MemoryContextStrdup(TopMemoryContext, describe_task(session, task));
+	context.callback = add_context;
+	context.arg = activity;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	pgstat_report_activity(STATE_RUNNING, activity);
+
+	if (task->kind == TASK_CHUNK)
+		chunker_run(session, task);
+	else
+	{
+		action_session_need_header(session);
+		applier_run(session->action, session->header, session->nfields, task);
+	}
+
+	error_context_stack = context.previous;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	pfree(activity);
+}
+
+/* Tells the coordinator that an action cannot go on. */
+static void
+fail_action(const Task *task, const ErrorData *error)
+{
+	Bookkeeping books;
+	Failure		failure = failure_of(error);
+
+	board_close(MyDatabaseId, task->action_no, false);
+	transaction_start();
+	bookkeeping_enter(&books);
+	jobs_report_failure(task->action_no, &failure);
+	bookkeeping_leave(&books);
+	transaction_commit(NULL, true);
+	board_give_back(task, 0);
+	database_wake(MyDatabaseId);
+}
+
+/* A task has failed, and the transaction is aborted: tries it later, or not. */
+static void
+handle_failure(const Task *task, const ErrorData *error, bool hopeless)
+{
+	FailureKind kind = failure_kind(error);
+	int			attempt = task->attempt + 1;
+	int64		delay;
+
+	if (kind == FAILURE_INTERRUPT && board_is_closed(task->entry, task->action_no))
+	{
+		board_give_back(task, 0);
+		return;
+	}
+	if ((kind == FAILURE_OTHER && hopeless) || attempt >= bulk_action_max_attempts)
+	{
+		fail_action(task, error);
+		return;
+	}
+	delay = retry_delay_ms(attempt, RETRY_BASE_MS, RETRY_CAP_MS, pg_prng_uint64(&pg_global_prng_state));
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("bulk_action will try again in %lld ms: %s", (long long) delay, error->message),
+			 errdetail_internal("%s of bulk action number %lld, attempt %d of %d.",
+								task->kind == TASK_CHUNK ? "Chunking" : "Processing",
+								(long long) task->action_no, attempt, bulk_action_max_attempts)));
+	board_failed(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay));
+}
+
+static void
+attempt_task(const Task *task)
+{
+	static MemoryContext error_memory = NULL;
+	ErrorContextCallback *previous = error_context_stack;
+
+	if (error_memory == NULL)
+		error_memory = AllocSetContextCreate(TopMemoryContext, "bulk_action errors", ALLOCSET_SMALL_SIZES);
+	PG_TRY();
+	{
+		run_task(task);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		bool		hopeless = task->kind == TASK_CHUNK ? chunker_is_hopeless() : applier_is_hopeless();
+
+		error_context_stack = previous;
+		MemoryContextSwitchTo(error_memory);
+		error = CopyErrorData();
+		FlushErrorState();
+		transaction_abort();
+		QueryCancelPending = false;
+		pgstat_report_activity(STATE_IDLE, NULL);
+		action_session_forget();
+		MemoryContextSwitchTo(error_memory);
+		handle_failure(task, error, hopeless);
+		MemoryContextSwitchTo(TopMemoryContext);
+		MemoryContextReset(error_memory);
+	}
+	PG_END_TRY();
+}
+
+/* Removes what is finished from the queue. */
+static void
+tidy_queue(void)
+{
+	Bookkeeping books;
+
+	transaction_start();
+	bookkeeping_enter(&books);
+	jobs_rotate(true);
+	bookkeeping_leave(&books);
+	transaction_commit(NULL, false);
+}
+
+static bool
+extension_is_there(void)
+{
+	bool		there;
+
+	transaction_start();
+	there = OidIsValid(extension_owner());
+	transaction_commit(NULL, false);
+	return there;
+}
+
+void
+bulk_action_worker_main(Datum arg)
+{
+	const Birth *birth = background_begin();
+	TimestampTz idle_since = GetCurrentTimestamp();
+	bool		untidy = false;
+
+	BackgroundWorkerInitializeConnectionByOid(birth->database, birth->session_user, 0);
+	transaction_install();
+	if (!extension_is_there())
+		proc_exit(0);
+
+	for (;;)
+	{
+		Task		task;
+		TimestampTz next_due;
+		TimestampTz now;
+		long		timeout_ms;
+
+		CHECK_FOR_INTERRUPTS();
+		if (board_take(birth->slot, birth->database, birth->session_user, &task, &next_due))
+		{
+			attempt_task(&task);
+			idle_since = GetCurrentTimestamp();
+			untidy = true;
+			if (group_should_yield(birth->database, birth->session_user, false))
+				break;
+			continue;
+		}
+		if (group_should_yield(birth->database, birth->session_user, true))
+			break;
+
+		now = GetCurrentTimestamp();
+		timeout_ms = bulk_action_idle_timeout - TimestampDifferenceMilliseconds(idle_since, now);
+		if (timeout_ms <= 0 && next_due == 0)
+			break;
+		if (untidy && TimestampDifferenceExceeds(idle_since, now, TIDY_AFTER_MS))
+		{
+			tidy_queue();
+			untidy = false;
+		}
+		if (untidy)
+			timeout_ms = Min(timeout_ms, TIDY_AFTER_MS);
+		if (next_due != 0)
+			timeout_ms = Min(Max(timeout_ms, 1), TimestampDifferenceMilliseconds(now, next_due) + 1);
+		background_wait(Max(timeout_ms, 1));
+	}
+	if (untidy)
+		tidy_queue();
+	proc_exit(0);
+}

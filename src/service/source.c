@@ -1,0 +1,155 @@
+/*
+ * source.c
+ *		Where files come from: one interface over S3 and local files.
+ *
+ * A source is pinned before its first byte is read, and every read names the
+ * pin, so a file that is replaced half-way is an error and never a mixture.
+ * For a local file the pin is its size, inode and time of modification.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+
+#include "base/error_codes.h"
+#include "pure/s3_uri.h"
+#include "service/file_path.h"
+#include "service/s3.h"
+#include "service/s3_options.h"
+#include "service/source.h"
+
+struct Source
+{
+	S3Client   *s3;				/* NULL: a local file */
+	char	   *key;			/* in its bucket, or the file's path */
+};
+
+Source *
+source_open(const char *uri, const char *server, Oid role, MemoryContext context)
+{
+	MemoryContext old;
+	Source	   *source;
+
+	if (strncmp(uri, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0)
+	{
+		char	   *path = file_path_resolve(uri);
+
+		source = MemoryContextAllocZero(context, sizeof(Source));
+		source->key = MemoryContextStrdup(context, path);
+	}
+	else
+	{
+		S3Uri		parsed;
+		S3Config   *config;
+		char		error[S3_URI_ERROR_SIZE];
+
+		if (!s3_uri_parse(uri, &parsed, error, sizeof(error)))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
+		server = s3_server_for(parsed.bucket, parsed.key, server, role);
+		config = s3_config_load(server, role);
+		if (config->bucket == NULL)
+			config->bucket = pstrdup(parsed.bucket);
+
+		old = MemoryContextSwitchTo(context);
+		source = palloc0(sizeof(Source));
+		source->key = pstrdup(parsed.key);
+		source->s3 = s3_client_create(context, config);
+		MemoryContextSwitchTo(old);
+	}
+	return source;
+}
+
+/* Opens the file and says which version of it this is. */
+static int
+open_file(Source *source, struct stat *status)
+{
+	int			fd = OpenTransientFilePerm(source->key, O_RDONLY | O_NOFOLLOW | PG_BINARY, 0);
+
+	if (fd < 0 || fstat(fd, status) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BULK_ACTION_S3_NOT_FOUND),
+				 errmsg("could not open file \"%s\": %m", source->key),
+				 errhint("The file must stay where it is until the action has ended.")));
+	return fd;
+}
+
+static char *
+file_etag(const struct stat *status)
+{
+	return psprintf("%llu-%lld.%09ld", (unsigned long long) status->st_ino,
+					(long long) status->st_mtim.tv_sec, (long) status->st_mtim.tv_nsec);
+}
+
+static void
+read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, char *buffer)
+{
+	struct stat status;
+	int			fd = open_file(source, &status);
+	size_t		done = 0;
+
+	while (done < length)
+	{
+		ssize_t		n = pread(fd, buffer + done, Min(length - done, 1024 * 1024), offset + done);
+
+		CHECK_FOR_INTERRUPTS();
+		if (n < 0 && errno != EINTR)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read file \"%s\": %m", source->key)));
+		if (n == 0)
+			break;
+		if (n > 0)
+			done += n;
+	}
+	/* Looked at after reading, so that a change in the meantime is seen as well. */
+	if (fstat(fd, &status) != 0 || done < length || status.st_size != pin->size ||
+		strcmp(file_etag(&status), pin->etag) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BULK_ACTION_S3_REPLACED),
+				 errmsg("file \"%s\" was changed while it was being read", source->key),
+				 errhint("Leave the file alone until the action has ended, and submit it again.")));
+	CloseTransientFile(fd);
+}
+
+void
+source_pin(Source *source, SourcePin *pin)
+{
+	memset(pin, 0, sizeof(*pin));
+	if (source->s3 != NULL)
+	{
+		S3Object	object;
+
+		s3_head(source->s3, source->key, &object);
+		pin->size = object.size;
+		pin->etag = object.etag;
+		pin->version_id = object.version_id;
+	}
+	else
+	{
+		struct stat status;
+		int			fd = open_file(source, &status);
+
+		pin->size = status.st_size;
+		pin->etag = file_etag(&status);
+		CloseTransientFile(fd);
+	}
+}
+
+void
+source_read(Source *source, const SourcePin *pin, int64 offset, size_t length, char *buffer)
+{
+	if (length == 0)
+		return;
+	if (source->s3 != NULL)
+	{
+		S3Object	object = {.size = pin->size, .etag = pin->etag, .version_id = pin->version_id};
+
+		(void) s3_read_range(source->s3, source->key, &object, offset, length, buffer);
+	}
+	else
+		read_file(source, pin, offset, length, buffer);
+}

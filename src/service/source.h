@@ -1,0 +1,31 @@
+/*
+ * source.h
+ *		Where files come from: one interface over S3 and local files.
+ */
+#ifndef BULK_ACTION_SOURCE_H
+#define BULK_ACTION_SOURCE_H
+
+#include "postgres.h"
+
+typedef struct Source Source;
+
+/* The version of the file that an action reads, all of it. */
+typedef struct SourcePin
+{
+	int64		size;			/* bytes */
+	char	   *etag;
+	char	   *version_id;		/* NULL where there are no versions */
+} SourcePin;
+
+/*
+ * Opens a source for a role.  Checks what submit checked once more: USAGE on
+ * the server or the right to read files.  Inside a transaction, as the
+ * submitter; the source lives as long as the context, across transactions.
+ */
+extern Source *source_open(const char *uri, const char *server, Oid role, MemoryContext context);
+
+/* Both may be called without a transaction; they wait for the network. */
+extern void source_pin(Source *source, SourcePin *pin);
+extern void source_read(Source *source, const SourcePin *pin, int64 offset, size_t length, char *buffer);
+
+#endif							/* BULK_ACTION_SOURCE_H */

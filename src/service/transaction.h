@@ -1,0 +1,53 @@
+/*
+ * transaction.h
+ *		The order of calls around user code, kept in one place.
+ *
+ * See transaction.c for what each step is for.
+ */
+#ifndef BULK_ACTION_TRANSACTION_H
+#define BULK_ACTION_TRANSACTION_H
+
+#include "postgres.h"
+
+/* Who submitted an action, and the settings in force at that moment. */
+typedef struct Submitter
+{
+	Oid			role;			/* current_user at submit */
+	char	   *role_name;		/* its name now */
+	Oid			session_role;	/* session_user at submit */
+	int			nsettings;
+	char	  **names;
+	char	  **values;
+} Submitter;
+
+typedef struct SubmitterFrame
+{
+	int			guc_level;
+} SubmitterFrame;
+
+/* Once per process. */
+extern void transaction_install(void);
+
+/* Steps 1 to 3: a fresh READ COMMITTED transaction, SPI connected, a snapshot pushed. */
+extern void transaction_start(void);
+
+/* Step 5 and step 7: what is between runs as the submitter. */
+extern void submitter_enter(const Submitter *submitter, SubmitterFrame *frame);
+extern void submitter_leave(const SubmitterFrame *frame);
+
+/*
+ * Steps 9 and 10.  With a submitter, deferred user code at commit runs as him;
+ * NULL where the transaction ran no user code.
+ */
+extern void transaction_commit(const Submitter *submitter, bool synchronous);
+
+/* After an ERROR that the caller caught: back to no transaction. */
+extern void transaction_abort(void);
+
+/* Takes a fresh snapshot in place of the current one. */
+extern void transaction_new_snapshot(void);
+
+/* Between identities: what DISCARD ALL does. */
+extern void session_discard(void);
+
+#endif							/* BULK_ACTION_TRANSACTION_H */

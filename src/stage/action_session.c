@@ -1,0 +1,130 @@
+/*
+ * action_session.c
+ *		The action that a worker is busy with.
+ *
+ * User code may leave things in a session: temporary tables, prepared
+ * statements, advisory locks, settings.  They are the submitter's own affair
+ * while his action lasts, and are discarded before the next action begins.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "pure/row_codec.h"
+#include "service/bookkeeping.h"
+#include "service/transaction.h"
+#include "stage/action_session.h"
+#include "stage/update_plan.h"
+
+static ActionSession *present = NULL;
+static bool used = false;		/* the session may hold things of an action */
+
+void
+action_session_forget(void)
+{
+	ActionSession *old = present;
+
+	present = NULL;
+	if (old != NULL)
+		MemoryContextDelete(old->context);
+}
+
+ActionSession *
+action_session_get(int64 action_no)
+{
+	MemoryContext context;
+	ActionSession *session;
+	Bookkeeping books;
+	SourceState source;
+
+	if (present != NULL && present->action->action_no == action_no)
+		return present;
+	action_session_forget();
+	if (used)
+	{
+		update_plan_forget();
+		session_discard();
+	}
+	used = true;
+
+	context = AllocSetContextCreate(TopMemoryContext, "bulk_action session", ALLOCSET_SMALL_SIZES);
+	session = MemoryContextAllocZero(context, sizeof(ActionSession));
+	session->context = context;
+
+	transaction_start();
+	bookkeeping_enter(&books);
+	session->action = jobs_load_action(action_no, context);
+	if (session->action != NULL && jobs_read_source(action_no, &source) && source.header != NULL)
+		action_session_set_header(session, source.header, strlen(source.header));
+	bookkeeping_leave(&books);
+	transaction_commit(NULL, false);
+
+	if (session->action == NULL)
+	{
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	present = session;
+	return session;
+}
+
+void
+action_session_need_header(ActionSession *session)
+{
+	Bookkeeping books;
+	SourceState source;
+
+	if (session->nfields > 0)
+		return;
+	transaction_start();
+	bookkeeping_enter(&books);
+	if (!jobs_read_source(session->action->action_no, &source) || source.header == NULL)
+		elog(ERROR, "bulk action %s has chunks but no header", session->action->id);
+	action_session_set_header(session, source.header, strlen(source.header));
+	bookkeeping_leave(&books);
+	transaction_commit(NULL, false);
+}
+
+void
+action_session_open_source(ActionSession *session)
+{
+	const Action *action = session->action;
+	SubmitterFrame frame;
+
+	if (session->source != NULL)
+		return;
+	transaction_start();
+	submitter_enter(&action->submitter, &frame);
+	session->source = source_open(action->source, action->server, action->submitter.role,
+								  session->context);
+	submitter_leave(&frame);
+	transaction_commit(NULL, false);
+}
+
+void
+action_session_set_header(ActionSession *session, const char *record, size_t length)
+{
+	RowDecoder *decoder = row_decoder_create(0, NULL);
+	DecodedRow	row;
+	MemoryContext old;
+
+	if (decoder == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	if (row_decoder_raw(decoder, record, length, &row) != ROW_DECODER_ROW)
+	{
+		row_decoder_free(decoder);
+		ereport(ERROR,
+				(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+				 errmsg("the header of the file is not a CSV record")));
+	}
+	old = MemoryContextSwitchTo(session->context);
+	session->header = palloc0(sizeof(CsvField) * row.ncells);
+	for (int i = 0; i < row.ncells; i++)
+	{
+		session->header[i].data = pnstrdup(row.cells[i].data, row.cells[i].len);
+		session->header[i].len = row.cells[i].len;
+	}
+	session->nfields = row.ncells;
+	MemoryContextSwitchTo(old);
+	row_decoder_free(decoder);
+}

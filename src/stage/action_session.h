@@ -1,0 +1,42 @@
+/*
+ * action_session.h
+ *		The action that a worker is busy with: what it keeps from task to task.
+ */
+#ifndef BULK_ACTION_ACTION_SESSION_H
+#define BULK_ACTION_ACTION_SESSION_H
+
+#include "postgres.h"
+
+#include "pure/csv_reader.h"
+#include "service/source.h"
+#include "stage/jobs.h"
+
+typedef struct ActionSession
+{
+	MemoryContext context;		/* all of it */
+	Action	   *action;
+	Source	   *source;			/* NULL until opened */
+	int			nfields;		/* 0 until the header is known */
+	CsvField   *header;
+} ActionSession;
+
+/*
+ * Makes an action the present one, with no transaction open; NULL if it is not
+ * running any more.  When the action changes, whatever the one before left in
+ * the session is discarded.
+ */
+extern ActionSession *action_session_get(int64 action_no);
+
+/* Opens the source, with no transaction open. */
+extern void action_session_open_source(ActionSession *session);
+
+/* Takes the header record as it stands in the file; an error if it cannot be read. */
+extern void action_session_set_header(ActionSession *session, const char *record, size_t length);
+
+/* Reads the header from the queue if it is not known yet, with no transaction open. */
+extern void action_session_need_header(ActionSession *session);
+
+/* Forgets the present action, after an error for example. */
+extern void action_session_forget(void);
+
+#endif							/* BULK_ACTION_ACTION_SESSION_H */

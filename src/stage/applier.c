@@ -1,0 +1,432 @@
+/*
+ * applier.c
+ *		Processing: applies the next chunk of a lane.
+ *
+ * One transaction: lock the lane's cursor, read the chunk, become the
+ * submitter, open the target and make the plans, convert the cells, apply,
+ * become the owner again, write errors and cursor, commit.  Exactly-once is the
+ * cursor: it moves in the transaction of the rows it stands for.
+ *
+ * Applying tries all rows in one subtransaction.  If that fails, one bad row
+ * (at least) is in the chunk, and it is taken in blocks of 32 rows in the order
+ * of the file; a block that fails is taken row by row in one subtransaction,
+ * which is rolled back at the first bad row, whereupon the rows known to be
+ * good are applied together and work goes on behind the bad one.  Kept
+ * subtransactions are few that way, and before there are 50 (more than 64
+ * would overflow a cache that every backend of the server looks into,
+ * storage/ipc/procarray.c) the transaction is committed and the next one goes
+ * on from the cursor's row offset.
+ *
+ * What can still fail is the commit itself, for constraint triggers that user
+ * code has deferred again.  Nothing of the transaction is left then, so the
+ * rows are tried again by halves until a single one is at fault; that one is
+ * recorded in a transaction of its own.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "service/bookkeeping.h"
+#include "stage/applier.h"
+#include "stage/failure.h"
+#include "stage/row_batch.h"
+#include "stage/update_plan.h"
+
+#define BLOCK_ROWS 32
+#define MAX_KEPT_SUBTRANSACTIONS 49
+#define LOCKED_DELAY_MS 100		/* until a lane is looked at again that somebody else holds */
+
+/* Where the present transaction is; decides what an error means. */
+typedef enum ApplyPhase
+{
+	PHASE_BOOKKEEPING,
+	PHASE_PREPARE,
+	PHASE_ROWS,
+	PHASE_COMMIT
+} ApplyPhase;
+
+static volatile ApplyPhase phase = PHASE_BOOKKEEPING;
+
+/* One transaction's work on a chunk. */
+typedef struct Step
+{
+	MemoryContext context;		/* everything of this step */
+	RowBatch   *batch;
+	Outcomes	outcomes;
+	int			kept;			/* subtransactions released so far */
+	int			nrows;			/* rows of the chunk that the step tried */
+	int32		next_chunk;		/* of the lane, afterwards */
+} Step;
+
+bool
+applier_is_hopeless(void)
+{
+	return phase == PHASE_PREPARE;
+}
+
+/* ---- rows ---- */
+
+static int
+compare_rows(const void *left, const void *right, void *arg)
+{
+	RowBatch   *batch = arg;
+	int			l = *(const int *) left;
+	int			r = *(const int *) right;
+	int			order = target_compare_keys(batch->target, batch->rows[l].keys, batch->rows[r].keys);
+
+	return order != 0 ? order : (l > r) - (l < r);
+}
+
+/*
+ * Applies rows that have converted.  They go in the order of their keys, so
+ * that transactions that overlap lock rows in one order; rows with the same
+ * key go in successive waves, in the order of the file.
+ */
+static void
+apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
+{
+	int		   *sorted = palloc(sizeof(int) * n);
+	int		   *waves = palloc(sizeof(int) * n);
+	int		   *together = palloc(sizeof(int) * n);
+	int			last_wave = 0;
+
+	memcpy(sorted, rows, sizeof(int) * n);
+	qsort_arg(sorted, n, sizeof(int), compare_rows, batch);
+	for (int i = 0; i < n; i++)
+	{
+		waves[i] = i > 0 && target_compare_keys(batch->target, batch->rows[sorted[i - 1]].keys,
+												batch->rows[sorted[i]].keys) == 0 ? waves[i - 1] + 1 : 0;
+		last_wave = Max(last_wave, waves[i]);
+	}
+
+	for (int wave = 0; wave <= last_wave; wave++)
+		for (int set = 0; set < batch->nsets; set++)
+		{
+			int			count = 0;
+			bool		sets_anything = false;
+			uint64		found;
+
+			for (int i = 0; i < n; i++)
+				if (waves[i] == wave && batch->rows[sorted[i]].column_set == set)
+					together[count++] = sorted[i];
+			if (count == 0)
+				continue;
+			for (int f = 0; f < batch->target->nfields; f++)
+				sets_anything |= batch->sets[set][f];
+			found = update_plan_run(batch, set, together, count);
+			if (sets_anything)
+				outcomes->updated += found;
+			else
+				outcomes->unchanged += found;
+			outcomes->not_found += count - found;
+		}
+	pfree(sorted);
+	pfree(waves);
+	pfree(together);
+}
+
+/* Runs deferred constraint triggers now, so that they count as part of these rows. */
+static void
+check_deferred_constraints(void)
+{
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+
+	statement->deferred = false;
+	AfterTriggerSetState(statement);
+}
+
+static void
+add_outcomes(Outcomes *sum, const Outcomes *part)
+{
+	sum->updated += part->updated;
+	sum->unchanged += part->unchanged;
+	sum->not_found += part->not_found;
+	sum->failed += part->failed;
+}
+
+typedef enum RowMode
+{
+	ALL_TOGETHER,
+	ONE_BY_ONE
+} RowMode;
+
+/*
+ * Applies rows in a subtransaction.  On an error it is as if nothing had been
+ * done, *error says what it was, and the return value is the index in rows of
+ * the one at fault (0 if they were applied together).  Otherwise n.
+ */
+static int
+try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	Outcomes	outcomes = {0};
+	volatile int at = 0;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(step->context);
+	PG_TRY();
+	{
+		if (mode == ALL_TOGETHER)
+		{
+			apply_rows(step->batch, rows, n, &outcomes);
+			check_deferred_constraints();
+			at = n;
+		}
+		else
+			for (; at < n; at++)
+			{
+				apply_rows(step->batch, rows + at, 1, &outcomes);
+				check_deferred_constraints();
+			}
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(step->context);
+		CurrentResourceOwner = owner;
+		step->kept++;
+		add_outcomes(&step->outcomes, &outcomes);
+	}
+	PG_CATCH();
+	{
+		*error = failure_catch_row_error(step->context, owner);
+	}
+	PG_END_TRY();
+	return at;
+}
+
+static void
+fail_row(Step *step, int row, const ErrorData *error)
+{
+	BatchRow   *r = &step->batch->rows[row];
+	RowError	row_error;
+
+	/* A privilege that was revoked meanwhile is not the row's fault. */
+	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+	{
+		phase = PHASE_PREPARE;
+		target_check_privileges(step->batch->target);
+		phase = PHASE_ROWS;
+	}
+	row_error = failure_of_row(error, r->line, r->raw, r->raw_length);
+	row_batch_fail(step->batch, row, &row_error);
+}
+
+/* Applies the rows of a block and records those that fail. */
+static void
+isolate_block(Step *step, const int *rows, int n)
+{
+	ErrorData  *error;
+	int			start = 0;
+
+	if (n == 0 || try_rows(step, rows, n, ALL_TOGETHER, &error) == n)
+		return;
+	while (start < n)
+	{
+		int			good = try_rows(step, rows + start, n - start, ONE_BY_ONE, &error);
+
+		if (good == n - start)
+			return;
+
+		/*
+		 * What went well one by one goes well again; together if the rows do
+		 * not depend on each other, else one by one as before.
+		 */
+		if (good > 0)
+		{
+			ErrorData  *again;
+
+			if (try_rows(step, rows + start, good, ALL_TOGETHER, &again) != good &&
+				try_rows(step, rows + start, good, ONE_BY_ONE, &again) != good)
+				ReThrowError(again);
+		}
+		fail_row(step, rows[start + good], error);
+		start += good + 1;
+	}
+}
+
+/* Applies rows from .. to of the batch; returns the row up to which it came. */
+static int
+apply_range(Step *step, int from, int to)
+{
+	RowBatch   *batch = step->batch;
+	int		   *rows = palloc(sizeof(int) * Max(to - from, 1));
+	int			n = 0;
+	ErrorData  *error;
+
+	for (int i = from; i < to; i++)
+		if (!batch->rows[i].failed)
+			rows[n++] = i;
+	if (n == 0 || try_rows(step, rows, n, ALL_TOGETHER, &error) == n)
+		return to;
+
+	for (int start = from; start < to; start += BLOCK_ROWS)
+	{
+		int			end = Min(start + BLOCK_ROWS, to);
+
+		/* A block keeps at most one subtransaction per bad row and one more. */
+		if (step->kept + BLOCK_ROWS / 2 + 1 > MAX_KEPT_SUBTRANSACTIONS)
+			return start;
+		n = 0;
+		for (int i = start; i < end; i++)
+			if (!batch->rows[i].failed)
+				rows[n++] = i;
+		isolate_block(step, rows, n);
+	}
+	return to;
+}
+
+/* ---- transactions ---- */
+
+/* Errors of rows that this step got past: not those it has not come to. */
+static int
+errors_up_to(RowBatch *batch, int from, int to)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < batch->nerrors; i++)
+		if (batch->errors[i].line >= batch->rows[from].line &&
+			batch->errors[i].line <= batch->rows[to - 1].line)
+			batch->errors[kept++] = batch->errors[i];
+	return kept;
+}
+
+typedef enum StepResult
+{
+	STEP_LOCKED,				/* somebody else has the lane */
+	STEP_BEHIND,				/* the board did not know how far the lane is */
+	STEP_MORE,					/* rows of the chunk are left */
+	STEP_DONE					/* the chunk is done */
+} StepResult;
+
+/*
+ * One transaction on the lane's next chunk, with at most limit rows.  With
+ * record_failure the first row is not applied but recorded as failed for that
+ * reason, which the commit gave when the row was tried alone.
+ */
+static StepResult
+apply_step(Step *step, const Action *action, const CsvField *header, int nfields, const Task *task,
+		   int limit, const ErrorData *record_failure)
+{
+	Bookkeeping books;
+	SubmitterFrame frame;
+	Cursor		cursor;
+	Target	   *target;
+	char	   *payload;
+	size_t		length;
+	int			row_count;
+	int			from;
+	int			to;
+	bool		locked;
+
+	phase = PHASE_BOOKKEEPING;
+	transaction_start();
+	MemoryContextSwitchTo(step->context);
+
+	bookkeeping_enter(&books);
+	locked = jobs_lock_cursor(action->action_no, task->lane, &cursor);
+	if (!locked || cursor.next_chunk >= task->available)
+	{
+		bookkeeping_leave(&books);
+		transaction_commit(NULL, false);
+		step->next_chunk = locked ? cursor.next_chunk : 0;
+		return locked ? STEP_BEHIND : STEP_LOCKED;
+	}
+	payload = jobs_read_chunk(action->action_no, task->lane, cursor.next_chunk, &row_count, &length);
+	bookkeeping_leave(&books);
+
+	phase = PHASE_PREPARE;
+	submitter_enter(&action->submitter, &frame);
+	target = target_open(action, header, nfields);
+	phase = PHASE_ROWS;
+	step->batch = row_batch_decode(target, payload, length, row_count);
+	from = cursor.row_offset;
+	if (record_failure != NULL)
+	{
+		if (!step->batch->rows[from].failed)
+			fail_row(step, from, record_failure);
+		to = from + 1;
+	}
+	else
+	{
+		phase = PHASE_PREPARE;
+		update_plan_prepare(step->batch);
+		phase = PHASE_ROWS;
+		to = apply_range(step, from, row_count - from > limit ? from + limit : row_count);
+	}
+	submitter_leave(&frame);
+
+	phase = PHASE_BOOKKEEPING;
+	step->nrows = to - from;
+	bookkeeping_enter(&books);
+	step->outcomes.failed = errors_up_to(step->batch, from, to);
+	jobs_insert_errors(action->action_no, step->batch->errors, (int) step->outcomes.failed);
+	cursor.row_offset = to;
+	if (to == row_count)
+	{
+		cursor.next_chunk++;
+		cursor.row_offset = 0;
+	}
+	jobs_move_cursor(action->action_no, task->lane, &cursor, &step->outcomes);
+	bookkeeping_leave(&books);
+	step->next_chunk = cursor.next_chunk;
+
+	phase = PHASE_COMMIT;
+	transaction_commit(&action->submitter, false);
+	return to == row_count ? STEP_DONE : STEP_MORE;
+}
+
+void
+applier_run(const Action *action, const CsvField *header, int nfields, const Task *task)
+{
+	static MemoryContext context = NULL;
+	volatile int limit = INT_MAX;
+	ErrorData  *volatile commit_error = NULL;
+	volatile StepResult result = STEP_MORE;
+	volatile int32 next_chunk = 0;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "bulk_action chunk", ALLOCSET_DEFAULT_SIZES);
+
+	while (result == STEP_MORE)
+	{
+		Step	   *step;
+
+		if (commit_error == NULL)
+			MemoryContextReset(context);
+		step = MemoryContextAllocZero(context, sizeof(Step));
+		step->context = context;
+		PG_TRY();
+		{
+			result = apply_step(step, action, header, nfields, task, limit, commit_error);
+			next_chunk = step->next_chunk;
+			commit_error = NULL;
+			limit = INT_MAX;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			MemoryContextSwitchTo(context);
+			error = CopyErrorData();
+			if (phase != PHASE_COMMIT || failure_kind(error) != FAILURE_OTHER || commit_error != NULL)
+				PG_RE_THROW();
+			FlushErrorState();
+			transaction_abort();
+			MemoryContextSwitchTo(TopMemoryContext);
+			if (step->nrows > 1)
+				limit = step->nrows / 2;
+			else
+				commit_error = error;
+		}
+		PG_END_TRY();
+	}
+	MemoryContextReset(context);
+	if (result == STEP_LOCKED)
+		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
+	else
+		board_applied(task, next_chunk);
+}

@@ -1,0 +1,23 @@
+/*
+ * applier.h
+ *		Processing: applies the next chunk of a lane.
+ */
+#ifndef BULK_ACTION_APPLIER_H
+#define BULK_ACTION_APPLIER_H
+
+#include "postgres.h"
+
+#include "pure/csv_reader.h"
+#include "stage/jobs.h"
+
+/*
+ * Runs a processing task to its end, in one transaction or a few, with no
+ * transaction open before and after, and tells the board.  Errors that are not
+ * a row's are raised, with the transaction still open; applier_is_hopeless
+ * says whether the last one came from preparing (the table, its columns, a
+ * privilege), so that trying again is of no use.
+ */
+extern void applier_run(const Action *action, const CsvField *header, int nfields, const Task *task);
+extern bool applier_is_hopeless(void);
+
+#endif							/* BULK_ACTION_APPLIER_H */

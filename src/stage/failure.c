@@ -1,0 +1,90 @@
+/*
+ * failure.c
+ *		What an error means for the work at hand.
+ *
+ * User code can raise any SQLSTATE, so only those that PostgreSQL itself uses
+ * for passing trouble are taken as such; everything else is judged by whether
+ * it can be isolated to a row.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/resowner.h"
+
+#include "stage/failure.h"
+
+FailureKind
+failure_kind(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return FAILURE_TRANSIENT;
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_ADMIN_SHUTDOWN:
+			return FAILURE_INTERRUPT;
+	}
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_CONNECTION_EXCEPTION:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_SYSTEM_ERROR:
+			return FAILURE_TRANSIENT;
+	}
+	return FAILURE_OTHER;
+}
+
+Failure
+failure_of(const ErrorData *error)
+{
+	Failure		failure = {
+		.code = unpack_sql_state(error->sqlerrcode),
+		.message = error->message ? error->message : "",
+		.detail = error->detail,
+		.hint = error->hint
+	};
+
+	failure.code = pstrdup(failure.code);
+	return failure;
+}
+
+char *
+failure_text(const ErrorData *error)
+{
+	const char *message = error->message ? error->message : "";
+
+	return error->detail ? psprintf("%s: %s", message, error->detail) : pstrdup(message);
+}
+
+RowError
+failure_of_row(const ErrorData *error, int64 line, const char *record, size_t length)
+{
+	RowError	result = {
+		.line = line,
+		.column = error->column_name,
+		.message = failure_text(error),
+		.record = record,
+		.record_length = length
+	};
+
+	strlcpy(result.code, unpack_sql_state(error->sqlerrcode), sizeof(result.code));
+	return result;
+}
+
+ErrorData *
+failure_catch_row_error(MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (failure_kind(error) != FAILURE_OTHER)
+		ReThrowError(error);
+	return error;
+}

@@ -1,0 +1,179 @@
+/*
+ * jobs.h
+ *		All statements of coordinator and workers on the extension's tables.
+ *
+ * Every function runs inside a transaction, SPI connected, between
+ * bookkeeping_enter and bookkeeping_leave.  Results are allocated in the
+ * current memory context of the caller.
+ */
+#ifndef BULK_ACTION_JOBS_H
+#define BULK_ACTION_JOBS_H
+
+#include "postgres.h"
+
+#include "service/board.h"
+#include "service/transaction.h"
+
+/* ---- actions (jobs_actions.c) ---- */
+
+/* What a worker must know of an action; allocated in one memory context. */
+typedef struct Action
+{
+	int64		action_no;
+	char	   *id;				/* uuid as text */
+	char	   *source;
+	char	   *server;			/* NULL for file:// */
+	Submitter	submitter;
+	Oid			target;
+	char	   *target_schema;
+	char	   *target_name;
+	int			nkeys;
+	char	  **key_columns;
+	int			nupdates;		/* -1: every column that can be updated */
+	char	  **update_columns;
+} Action;
+
+/* NULL if the action does not exist or is not running. */
+extern Action *jobs_load_action(int64 action_no, MemoryContext context);
+
+/* The head of a stream, or an action behind it that is still on the board. */
+typedef struct StreamHead
+{
+	int64		action_no;
+	char	   *id;
+	char	   *state;
+	Oid			session_role;
+	int			priority;
+} StreamHead;
+
+/* Gives newly seen actions their position in their stream. */
+extern void jobs_position_actions(void);
+
+/* Unfinished actions that are first in their stream, at most max, most urgent first. */
+extern int	jobs_stream_heads(StreamHead **heads, int max);
+extern void jobs_start_action(int64 action_no);
+extern void jobs_read_progress(int64 action_no, ActionProgress *progress);
+extern void jobs_record_stats(int64 action_no);
+
+/*
+ * Why an action ends before its time.  All NULL: it is completed or was
+ * cancelled.
+ */
+typedef struct Failure
+{
+	const char *code;			/* SQLSTATE */
+	const char *message;
+	const char *detail;
+	const char *hint;
+} Failure;
+
+/* Ends an action: state, final statistics, and what the queue holds of it. */
+extern void jobs_finish_action(int64 action_no, const char *state, const Failure *failure);
+
+typedef struct ActionEvent
+{
+	int64		event_no;
+	int64		action_no;
+	char	   *kind;			/* cancel, failed */
+	bool		unfinished;		/* the action has not ended yet */
+	Failure		failure;
+} ActionEvent;
+
+/*
+ * The oldest events, up to max.  Those of an action that ends are deleted with
+ * that, in the same transaction, so that none is lost in between.
+ */
+extern int	jobs_read_events(ActionEvent **events, int max);
+extern void jobs_delete_event(int64 event_no);
+extern void jobs_report_failure(int64 action_no, const Failure *failure);
+extern void jobs_notify(int64 action_no);
+
+/* ---- queue (jobs_queue.c) ---- */
+
+typedef struct SourceState
+{
+	int64		size;			/* bytes */
+	char	   *etag;
+	char	   *version_id;		/* may be NULL */
+	char	   *header;			/* NULL before the first segment */
+	int			next_segment;
+	int64		next_offset;
+	int64		next_line;
+	bool		in_skipped_line;	/* next_offset lies in a line that is too long */
+	bool		at_end;
+	int			lanes;
+	int32		lane_chunks[MAX_LANES];
+} SourceState;
+
+extern bool jobs_read_source(int64 action_no, SourceState *source);
+extern void jobs_insert_source(int64 action_no, const SourceState *source);
+
+/* Locks the row to the end of the transaction; false if somebody else has it. */
+extern bool jobs_lock_source(int64 action_no, SourceState *source);
+extern void jobs_write_source(int64 action_no, const SourceState *source);
+extern void jobs_create_cursors(int64 action_no, int lanes);
+
+typedef struct Segment
+{
+	int			segment_no;
+	int64		start_offset;
+	int64		end_offset;
+	int64		first_line;
+	int			row_count;
+	int			parse_errors;
+	int			nchunks;
+	int16	   *chunk_lanes;
+	int32	   *chunk_numbers;
+	int32	   *chunk_rows;
+} Segment;
+
+extern void jobs_insert_segment(int64 action_no, const Segment *segment);
+
+/* The generation to write to; read once per transaction, before the first insert. */
+extern int	jobs_write_generation(void);
+extern void jobs_insert_chunk(int generation, int64 action_no, int lane, int chunk_no, int segment_no,
+							  int row_count, const char *payload, size_t length);
+
+/* A chunk's payload; an error if it is not there. */
+extern char *jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_count, size_t *length);
+
+typedef struct Cursor
+{
+	int			next_chunk;
+	int			row_offset;
+} Cursor;
+
+/* What became of rows. */
+typedef struct Outcomes
+{
+	int64		updated;
+	int64		unchanged;
+	int64		not_found;
+	int64		failed;
+} Outcomes;
+
+/* Locks the row to the end of the transaction; false if somebody else has it. */
+extern bool jobs_lock_cursor(int64 action_no, int lane, Cursor *cursor);
+extern void jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes *outcomes);
+
+typedef struct RowError
+{
+	int64		line;
+	char		code[6];		/* SQLSTATE */
+	char	   *column;			/* NULL if not known */
+	char	   *message;
+	const char *record;			/* original cells as CSV */
+	size_t		record_length;
+} RowError;
+
+extern void jobs_insert_errors(int64 action_no, const RowError *errors, int n);
+
+/*
+ * Gives back the space of chunks that are done, in a transaction of its own
+ * kind: takes exclusive locks, never waits for one.  With all, every
+ * generation without a live chunk is emptied; otherwise the next one is made
+ * ready once the present one is large.
+ */
+extern void jobs_rotate(bool all);
+
+#endif							/* BULK_ACTION_JOBS_H */

@@ -1,0 +1,324 @@
+/*
+ * jobs_actions.c
+ *		Statements on actions, events and statistics.
+ *
+ * Only the coordinator changes rows of actions and stats, so nothing here
+ * waits for a lock that a client could hold; where an owner of the extension
+ * holds one by hand, SKIP LOCKED passes over the row until the next time.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "service/bookkeeping.h"
+#include "stage/jobs.h"
+
+static char **
+name_array(Datum value, Oid element_type, int16 length, char align, int *n)
+{
+	Datum	   *elements;
+	char	  **names;
+
+	deconstruct_array(DatumGetArrayTypeP(value), element_type, length, false, align,
+					  &elements, NULL, n);
+	names = palloc(sizeof(char *) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		names[i] = element_type == NAMEOID ? pstrdup(NameStr(*DatumGetName(elements[i]))) :
+			TextDatumGetCString(elements[i]);
+	return names;
+}
+
+Action *
+jobs_load_action(int64 action_no, MemoryContext context)
+{
+	static Statement statement = {
+		"SELECT id, source, server, submitted_role, pg_catalog.pg_get_userbyid(submitted_role),"
+		" session_role, settings, target::oid, target_schema, target_name, key_columns, update_columns"
+		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+	MemoryContext old;
+	Action	   *action;
+	Datum		value;
+	bool		isnull;
+	char	  **settings;
+	int			n;
+
+	if (statement_run(&statement, values, NULL) == 0)
+		return NULL;
+
+	old = MemoryContextSwitchTo(context);
+	action = palloc0(sizeof(Action));
+	action->action_no = action_no;
+	action->id = statement_text(0, 1);
+	action->source = statement_text(0, 2);
+	action->server = statement_text(0, 3);
+	action->submitter.role = DatumGetObjectId(statement_value(0, 4, NULL));
+	action->submitter.role_name = statement_text(0, 5);
+	action->submitter.session_role = DatumGetObjectId(statement_value(0, 6, NULL));
+	settings = name_array(statement_value(0, 7, NULL), TEXTOID, -1, TYPALIGN_INT, &n);
+	action->submitter.nsettings = n / 2;
+	action->submitter.names = palloc(sizeof(char *) * (n / 2 + 1));
+	action->submitter.values = palloc(sizeof(char *) * (n / 2 + 1));
+	for (int i = 0; i < n / 2; i++)
+	{
+		action->submitter.names[i] = settings[2 * i];
+		action->submitter.values[i] = settings[2 * i + 1];
+	}
+	action->target = DatumGetObjectId(statement_value(0, 8, NULL));
+	action->target_schema = statement_text(0, 9);
+	action->target_name = statement_text(0, 10);
+	action->key_columns = name_array(statement_value(0, 11, NULL), NAMEOID, NAMEDATALEN, TYPALIGN_CHAR,
+									 &action->nkeys);
+	value = statement_value(0, 12, &isnull);
+	if (isnull)
+		action->nupdates = -1;
+	else
+		action->update_columns = name_array(value, NAMEOID, NAMEDATALEN, TYPALIGN_CHAR,
+											&action->nupdates);
+	MemoryContextSwitchTo(old);
+	return action;
+}
+
+void
+jobs_position_actions(void)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions AS a SET stream_position = placed.position"
+		" FROM (SELECT fresh.action_no,"
+		"  pg_catalog.nextval('bulk_action_internal.stream_positions') AS position"
+		"  FROM (SELECT action_no FROM bulk_action_internal.actions"
+		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NULL"
+		"   ORDER BY action_no FOR NO KEY UPDATE SKIP LOCKED) AS fresh) AS placed"
+		" WHERE a.action_no = placed.action_no",
+		{InvalidOid}
+	};
+
+	(void) statement_run(&statement, NULL, NULL);
+}
+
+int
+jobs_stream_heads(StreamHead **heads, int max)
+{
+	static Statement statement = {
+		"SELECT head.action_no, head.id, head.state, head.session_role"
+		" FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role"
+		"  FROM bulk_action_internal.actions"
+		"  WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
+		"  ORDER BY account_id, entity_type, stream_position) AS head"
+		" WHERE head.state <> 'paused'"
+		" ORDER BY head.state = 'running' DESC, head.action_no LIMIT $1",
+		{INT4OID}
+	};
+	Datum		values[] = {Int32GetDatum(max)};
+	int			n = (int) statement_run(&statement, values, NULL);
+
+	*heads = palloc0(sizeof(StreamHead) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		StreamHead *head = &(*heads)[i];
+
+		head->action_no = DatumGetInt64(statement_value(i, 1, NULL));
+		head->id = statement_text(i, 2);
+		head->state = statement_text(i, 3);
+		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
+	}
+	return n;
+}
+
+void
+jobs_start_action(int64 action_no)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET state = 'running',"
+		" started_at = coalesce(started_at, pg_catalog.clock_timestamp())"
+		" WHERE action_no = $1 AND state = 'queued'",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_read_progress(int64 action_no, ActionProgress *progress)
+{
+	static Statement cursors = {
+		"SELECT lane, next_chunk FROM bulk_action_internal.cursors WHERE action_no = $1 AND lane < 32",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+	SourceState source;
+	uint64		n;
+
+	memset(progress, 0, sizeof(*progress));
+	if (!jobs_read_source(action_no, &source))
+		return;
+	progress->at_end = source.at_end;
+	progress->lanes = source.lanes;
+	memcpy(progress->produced, source.lane_chunks, sizeof(progress->produced));
+	n = statement_run(&cursors, values, NULL);
+	for (uint64 i = 0; i < n; i++)
+		progress->next[DatumGetInt16(statement_value(i, 1, NULL))] =
+			DatumGetInt32(statement_value(i, 2, NULL));
+}
+
+void
+jobs_record_stats(int64 action_no)
+{
+	static Statement statement = {
+		"INSERT INTO bulk_action_internal.stats AS s (action_no, total, total_is_final, updated, inserted,"
+		"  deleted, unchanged, not_found, superseded, failed, unprocessed, percent)"
+		" SELECT action_no, total, total_is_final, updated, inserted, deleted, unchanged, not_found,"
+		"  superseded, failed, unprocessed, percent"
+		" FROM bulk_action_internal.counts WHERE action_no = $1"
+		" ON CONFLICT (action_no) DO UPDATE SET total = excluded.total,"
+		"  total_is_final = excluded.total_is_final, updated = excluded.updated,"
+		"  inserted = excluded.inserted, deleted = excluded.deleted, unchanged = excluded.unchanged,"
+		"  not_found = excluded.not_found, superseded = excluded.superseded, failed = excluded.failed,"
+		"  unprocessed = excluded.unprocessed, percent = excluded.percent,"
+		"  recorded_at = excluded.recorded_at"
+		" RETURNING s.total, s.updated + s.inserted + s.deleted + s.unchanged + s.not_found"
+		"  + s.superseded + s.failed + s.unprocessed",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+	int64		total;
+	int64		sum;
+
+	if (statement_run(&statement, values, NULL) == 0)
+		return;
+	total = DatumGetInt64(statement_value(0, 1, NULL));
+	sum = DatumGetInt64(statement_value(0, 2, NULL));
+	if (total != sum)
+		ereport(WARNING,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("counts of bulk action number %lld do not add up", (long long) action_no),
+				 errdetail("The file has %lld rows so far, their outcomes are %lld.",
+						   (long long) total, (long long) sum)));
+}
+
+static Datum
+text_or_null(const char *text, char *null)
+{
+	*null = text == NULL ? 'n' : ' ';
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+void
+jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
+{
+	static Statement finish = {
+		"UPDATE bulk_action_internal.actions SET state = $2, finished_at = pg_catalog.clock_timestamp(),"
+		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
+		" WHERE action_no = $1",
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	static Statement events = {
+		"DELETE FROM bulk_action_internal.events WHERE action_no = $1",
+		{INT8OID}
+	};
+	static Statement queue[] = {
+		{"DELETE FROM bulk_action_internal.cursors WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.sources WHERE action_no = $1", {INT8OID}},
+	};
+	Datum		values[6];
+	char		nulls[7] = "      ";
+
+	jobs_record_stats(action_no);
+	values[0] = Int64GetDatum(action_no);
+	values[1] = CStringGetTextDatum(state);
+	values[2] = text_or_null(failure->code, &nulls[2]);
+	values[3] = text_or_null(failure->message, &nulls[3]);
+	values[4] = text_or_null(failure->detail, &nulls[4]);
+	values[5] = text_or_null(failure->hint, &nulls[5]);
+	(void) statement_run(&finish, values, nulls);
+	(void) statement_run(&events, values, NULL);
+
+	/* A failed action keeps its place, to be taken up again from there. */
+	if (strcmp(state, "failed") != 0)
+		for (int i = 0; i < lengthof(queue); i++)
+			(void) statement_run(&queue[i], values, NULL);
+}
+
+int
+jobs_read_events(ActionEvent **events, int max)
+{
+	static Statement statement = {
+		"SELECT e.event_no, e.action_no, e.kind, e.error_code, e.error_message, e.error_detail,"
+		" e.error_hint, EXISTS (SELECT 1 FROM bulk_action_internal.actions AS a"
+		"  WHERE a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused'))"
+		" FROM bulk_action_internal.events AS e ORDER BY e.event_no LIMIT $1",
+		{INT4OID}
+	};
+	Datum		values[] = {Int32GetDatum(max)};
+	int			n = (int) statement_run(&statement, values, NULL);
+
+	*events = palloc0(sizeof(ActionEvent) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		ActionEvent *event = &(*events)[i];
+
+		event->event_no = DatumGetInt64(statement_value(i, 1, NULL));
+		event->action_no = DatumGetInt64(statement_value(i, 2, NULL));
+		event->kind = statement_text(i, 3);
+		event->failure.code = statement_text(i, 4);
+		event->failure.message = statement_text(i, 5);
+		event->failure.detail = statement_text(i, 6);
+		event->failure.hint = statement_text(i, 7);
+		event->unfinished = DatumGetBool(statement_value(i, 8, NULL));
+	}
+	return n;
+}
+
+void
+jobs_delete_event(int64 event_no)
+{
+	static Statement statement = {
+		"DELETE FROM bulk_action_internal.events WHERE event_no = $1",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(event_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_report_failure(int64 action_no, const Failure *failure)
+{
+	static Statement statement = {
+		"INSERT INTO bulk_action_internal.events"
+		" (action_no, kind, error_code, error_message, error_detail, error_hint)"
+		" VALUES ($1, 'failed', $2, $3, $4, $5)",
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[5];
+	char		nulls[6] = "     ";
+
+	values[0] = Int64GetDatum(action_no);
+	values[1] = text_or_null(failure->code, &nulls[1]);
+	values[2] = text_or_null(failure->message, &nulls[2]);
+	values[3] = text_or_null(failure->detail, &nulls[3]);
+	values[4] = text_or_null(failure->hint, &nulls[4]);
+	(void) statement_run(&statement, values, nulls);
+}
+
+void
+jobs_notify(int64 action_no)
+{
+	static Statement statement = {
+		"SELECT pg_catalog.pg_notify('bulk_action', pg_catalog.json_build_object("
+		" 'id', a.id, 'state', a.state)::text)"
+		" FROM bulk_action_internal.actions AS a WHERE a.action_no = $1",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}

@@ -1,0 +1,447 @@
+/*
+ * jobs_queue.c
+ *		Statements on the ingestion queue: sources, segments, chunks, cursors.
+ *
+ * Chunks are a log in three generations.  Chunking writes to the present one;
+ * when that has grown, the next one is emptied (what is still live in it is
+ * copied forward) and takes over.  TRUNCATE is not MVCC-safe, so whoever looks
+ * for a chunk locks a generation before the snapshot with which he looks; and
+ * since a chunk may be on the move from the oldest to the present generation,
+ * only a search with all three locked can say that it is not there.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "service/bookkeeping.h"
+#include "stage/jobs.h"
+
+#define GENERATIONS 3
+
+/* A generation is left for the next one at this size; a matter of taste between 8 and 100 MiB. */
+#define GENERATION_BYTES (32 * 1024 * 1024)
+
+/* Live chunks that are copied forward at most; with more, the generation waits. */
+#define COPY_FORWARD_MAX 128
+
+#define SOURCE_COLUMNS \
+	"SELECT size, etag, version_id, header, next_segment, next_offset, next_line, at_end, lane_chunks," \
+	" in_skipped_line" \
+	" FROM bulk_action_internal.sources WHERE action_no = $1"
+
+static bool
+fetch_source(Statement *statement, int64 action_no, SourceState *source)
+{
+	Datum		values[] = {Int64GetDatum(action_no)};
+	Datum	   *elements;
+
+	memset(source, 0, sizeof(*source));
+	if (statement_run(statement, values, NULL) == 0)
+		return false;
+	source->size = DatumGetInt64(statement_value(0, 1, NULL));
+	source->etag = statement_text(0, 2);
+	source->version_id = statement_text(0, 3);
+	source->header = statement_text(0, 4);
+	source->next_segment = DatumGetInt32(statement_value(0, 5, NULL));
+	source->next_offset = DatumGetInt64(statement_value(0, 6, NULL));
+	source->next_line = DatumGetInt64(statement_value(0, 7, NULL));
+	source->at_end = DatumGetBool(statement_value(0, 8, NULL));
+	deconstruct_array(DatumGetArrayTypeP(statement_value(0, 9, NULL)), INT4OID, sizeof(int32), true,
+					  TYPALIGN_INT, &elements, NULL, &source->lanes);
+	source->in_skipped_line = DatumGetBool(statement_value(0, 10, NULL));
+	if (source->lanes > MAX_LANES)
+		elog(ERROR, "action number %lld has %d lanes", (long long) action_no, source->lanes);
+	for (int i = 0; i < source->lanes; i++)
+		source->lane_chunks[i] = DatumGetInt32(elements[i]);
+	return true;
+}
+
+bool
+jobs_read_source(int64 action_no, SourceState *source)
+{
+	static Statement statement = {SOURCE_COLUMNS, {INT8OID}};
+
+	return fetch_source(&statement, action_no, source);
+}
+
+bool
+jobs_lock_source(int64 action_no, SourceState *source)
+{
+	static Statement statement = {SOURCE_COLUMNS " FOR NO KEY UPDATE SKIP LOCKED", {INT8OID}};
+
+	return fetch_source(&statement, action_no, source);
+}
+
+static Datum
+int4_array(const int32 *numbers, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int32GetDatum(numbers[i]);
+	return PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
+void
+jobs_insert_source(int64 action_no, const SourceState *source)
+{
+	static Statement statement = {
+		"INSERT INTO bulk_action_internal.sources (action_no, size, etag, version_id)"
+		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		{INT8OID, INT8OID, TEXTOID, TEXTOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(action_no),
+		Int64GetDatum(source->size),
+		CStringGetTextDatum(source->etag),
+		source->version_id ? CStringGetTextDatum(source->version_id) : (Datum) 0
+	};
+
+	(void) statement_run(&statement, values, source->version_id ? "    " : "   n");
+}
+
+void
+jobs_write_source(int64 action_no, const SourceState *source)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.sources SET header = $2, next_segment = $3, next_offset = $4,"
+		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8 WHERE action_no = $1",
+		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(action_no),
+		CStringGetTextDatum(source->header),
+		Int32GetDatum(source->next_segment),
+		Int64GetDatum(source->next_offset),
+		Int64GetDatum(source->next_line),
+		BoolGetDatum(source->at_end),
+		int4_array(source->lane_chunks, source->lanes),
+		BoolGetDatum(source->in_skipped_line)
+	};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_create_cursors(int64 action_no, int lanes)
+{
+	static Statement statement = {
+		"INSERT INTO bulk_action_internal.cursors (action_no, lane)"
+		" SELECT $1, lane FROM pg_catalog.generate_series(0, $2 - 1) AS lane",
+		{INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no), Int32GetDatum(lanes)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_insert_segment(int64 action_no, const Segment *segment)
+{
+	static Statement statement = {
+		"INSERT INTO bulk_action_internal.segments (action_no, segment_no, start_offset, end_offset,"
+		" first_line, row_count, parse_errors, chunk_lanes, chunk_numbers, chunk_rows)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+		{INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT2ARRAYOID, INT4ARRAYOID,
+		INT4ARRAYOID}
+	};
+	Datum	   *lanes = palloc(sizeof(Datum) * Max(segment->nchunks, 1));
+	Datum		values[10];
+
+	for (int i = 0; i < segment->nchunks; i++)
+		lanes[i] = Int16GetDatum(segment->chunk_lanes[i]);
+	values[0] = Int64GetDatum(action_no);
+	values[1] = Int32GetDatum(segment->segment_no);
+	values[2] = Int64GetDatum(segment->start_offset);
+	values[3] = Int64GetDatum(segment->end_offset);
+	values[4] = Int64GetDatum(segment->first_line);
+	values[5] = Int32GetDatum(segment->row_count);
+	values[6] = Int32GetDatum(segment->parse_errors);
+	values[7] = PointerGetDatum(construct_array(lanes, segment->nchunks, INT2OID, sizeof(int16), true,
+												TYPALIGN_SHORT));
+	values[8] = int4_array(segment->chunk_numbers, segment->nchunks);
+	values[9] = int4_array(segment->chunk_rows, segment->nchunks);
+	(void) statement_run(&statement, values, NULL);
+}
+
+/* ---- chunks ---- */
+
+static Oid
+generation_oid(int generation)
+{
+	char		name[NAMEDATALEN];
+	Oid			oid;
+
+	snprintf(name, sizeof(name), "bulk_action_jobs_%d", generation);
+	oid = get_relname_relid(name, get_namespace_oid("bulk_action_internal", false));
+	if (!OidIsValid(oid))
+		elog(ERROR, "table \"%s\" is missing", name);
+	return oid;
+}
+
+int
+jobs_write_generation(void)
+{
+	static Statement statement = {
+		"SELECT generation FROM bulk_action_internal.rotation",
+		{InvalidOid}
+	};
+
+	if (statement_run(&statement, NULL, NULL) != 1)
+		elog(ERROR, "table \"rotation\" does not have one row");
+	return DatumGetInt16(statement_value(0, 1, NULL));
+}
+
+#define INSERT_CHUNK(generation) \
+	{"INSERT INTO bulk_action_internal.bulk_action_jobs_" #generation \
+		" (generation, action_no, lane, chunk_no, segment_no, row_count, payload)" \
+		" VALUES (" #generation ", $1, $2, $3, $4, $5, $6)", \
+	{INT8OID, INT2OID, INT4OID, INT4OID, INT4OID, TEXTOID}}
+
+void
+jobs_insert_chunk(int generation, int64 action_no, int lane, int chunk_no, int segment_no,
+				  int row_count, const char *payload, size_t length)
+{
+	static Statement statements[GENERATIONS] = {INSERT_CHUNK(0), INSERT_CHUNK(1), INSERT_CHUNK(2)};
+	Datum		values[] = {
+		Int64GetDatum(action_no),
+		Int16GetDatum(lane),
+		Int32GetDatum(chunk_no),
+		Int32GetDatum(segment_no),
+		Int32GetDatum(row_count),
+		PointerGetDatum(cstring_to_text_with_len(payload, (int) length))
+	};
+
+	(void) statement_run(&statements[generation], values, NULL);
+	pfree(DatumGetPointer(values[5]));
+}
+
+#define SELECT_CHUNK(generation) \
+	{"SELECT row_count, payload FROM bulk_action_internal.bulk_action_jobs_" #generation \
+		" WHERE action_no = $1 AND lane = $2 AND chunk_no = $3", {INT8OID, INT2OID, INT4OID}}
+
+static Statement select_chunk[GENERATIONS] = {SELECT_CHUNK(0), SELECT_CHUNK(1), SELECT_CHUNK(2)};
+
+char *
+jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_count, size_t *length)
+{
+	static int	last_found = 0;
+	Datum		values[] = {
+		Int64GetDatum(action_no), Int16GetDatum(lane), Int32GetDatum(chunk_no)
+	};
+
+	for (int all_locked = 0; all_locked < 2; all_locked++)
+	{
+		for (int i = 0; i < GENERATIONS; i++)
+		{
+			/* Where the last chunk was, then onwards: to newer generations first. */
+			int			generation = (last_found + i) % GENERATIONS;
+			text	   *payload;
+
+			/* The statement takes its snapshot after this. */
+			LockRelationOid(generation_oid(generation), AccessShareLock);
+			if (statement_run(&select_chunk[generation], values, NULL) == 0)
+				continue;
+			last_found = generation;
+			*row_count = DatumGetInt32(statement_value(0, 1, NULL));
+			payload = DatumGetTextPP(statement_value(0, 2, NULL));
+			*length = VARSIZE_ANY_EXHDR(payload);
+			return VARDATA_ANY(payload);
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("chunk %d of lane %d of bulk action number %lld is missing", chunk_no, lane,
+					(long long) action_no)));
+}
+
+/* Bytes of a generation with its TOAST table. */
+static int64
+generation_size(int generation)
+{
+	Relation	rel = table_open(generation_oid(generation), AccessShareLock);
+	int64		blocks = RelationGetNumberOfBlocks(rel);
+
+	if (OidIsValid(rel->rd_rel->reltoastrelid))
+	{
+		Relation	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+
+		blocks += RelationGetNumberOfBlocks(toast);
+		table_close(toast, AccessShareLock);
+	}
+	table_close(rel, AccessShareLock);
+	return blocks * BLCKSZ;
+}
+
+#define LIVE_CHUNKS(generation) \
+	" FROM bulk_action_internal.bulk_action_jobs_" #generation " AS j" \
+	" JOIN bulk_action_internal.cursors AS c" \
+	"  ON c.action_no = j.action_no AND c.lane = j.lane AND c.next_chunk <= j.chunk_no" \
+	" JOIN bulk_action_internal.actions AS a" \
+	"  ON a.action_no = j.action_no AND a.state IN ('queued', 'running', 'paused')"
+
+#define COUNT_LIVE(generation) {"SELECT 1" LIVE_CHUNKS(generation) " LIMIT $1", {INT4OID}}
+
+#define COPY_LIVE(generation) \
+	{"INSERT INTO bulk_action_internal.bulk_action_jobs" \
+		" SELECT $1, j.action_no, j.lane, j.chunk_no, j.segment_no, j.row_count, j.payload" \
+		LIVE_CHUNKS(generation), {INT2OID}}
+
+#define EMPTY(generation) {"TRUNCATE bulk_action_internal.bulk_action_jobs_" #generation, {InvalidOid}}
+
+/* Empties a generation after copying at most max live chunks to the present one. */
+static bool
+empty_generation(int generation, int present, int max)
+{
+	static Statement count_live[GENERATIONS] = {COUNT_LIVE(0), COUNT_LIVE(1), COUNT_LIVE(2)};
+	static Statement copy_live[GENERATIONS] = {COPY_LIVE(0), COPY_LIVE(1), COPY_LIVE(2)};
+	static Statement empty[GENERATIONS] = {EMPTY(0), EMPTY(1), EMPTY(2)};
+	Datum		limit[] = {Int32GetDatum(max + 1)};
+	Datum		target[] = {Int16GetDatum(present)};
+	int			live;
+
+	if (generation_size(generation) == 0)
+		return true;
+	/* Anyone inside, pg_dump for one, puts it off. */
+	if (!ConditionalLockRelationOid(generation_oid(generation), AccessExclusiveLock))
+		return false;
+	live = (int) statement_run(&count_live[generation], limit, NULL);
+	if (live > max)
+		return false;
+	if (live > 0)
+		(void) statement_run(&copy_live[generation], target, NULL);
+	(void) statement_run(&empty[generation], NULL, NULL);
+	return true;
+}
+
+void
+jobs_rotate(bool all)
+{
+	static Statement lock = {
+		"SELECT generation FROM bulk_action_internal.rotation FOR NO KEY UPDATE SKIP LOCKED",
+		{InvalidOid}
+	};
+	static Statement advance = {
+		"UPDATE bulk_action_internal.rotation SET generation = $1",
+		{INT2OID}
+	};
+	int			present;
+	int			next;
+
+	if (statement_run(&lock, NULL, NULL) == 0)
+		return;
+	present = DatumGetInt16(statement_value(0, 1, NULL));
+	next = (present + 1) % GENERATIONS;
+
+	if (all)
+	{
+		for (int i = 0; i < GENERATIONS; i++)
+			(void) empty_generation(i, present, 0);
+	}
+	else if (generation_size(present) >= GENERATION_BYTES &&
+			 empty_generation(next, present, COPY_FORWARD_MAX))
+	{
+		Datum		values[] = {Int16GetDatum(next)};
+
+		(void) statement_run(&advance, values, NULL);
+	}
+}
+
+/* ---- cursors and errors ---- */
+
+bool
+jobs_lock_cursor(int64 action_no, int lane, Cursor *cursor)
+{
+	static Statement statement = {
+		"SELECT next_chunk, row_offset FROM bulk_action_internal.cursors"
+		" WHERE action_no = $1 AND lane = $2 FOR NO KEY UPDATE SKIP LOCKED",
+		{INT8OID, INT2OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no), Int16GetDatum(lane)};
+
+	if (statement_run(&statement, values, NULL) == 0)
+		return false;
+	cursor->next_chunk = DatumGetInt32(statement_value(0, 1, NULL));
+	cursor->row_offset = DatumGetInt32(statement_value(0, 2, NULL));
+	return true;
+}
+
+void
+jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes *outcomes)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.cursors SET next_chunk = $3, row_offset = $4,"
+		" updated = updated + $5, unchanged = unchanged + $6, not_found = not_found + $7,"
+		" failed = failed + $8 WHERE action_no = $1 AND lane = $2",
+		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(action_no),
+		Int16GetDatum(lane),
+		Int32GetDatum(cursor->next_chunk),
+		Int32GetDatum(cursor->row_offset),
+		Int64GetDatum(outcomes->updated),
+		Int64GetDatum(outcomes->unchanged),
+		Int64GetDatum(outcomes->not_found),
+		Int64GetDatum(outcomes->failed)
+	};
+
+	if (statement_run(&statement, values, NULL) != 1)
+		elog(ERROR, "cursor of lane %d of action number %lld is missing", lane, (long long) action_no);
+}
+
+void
+jobs_insert_errors(int64 action_no, const RowError *errors, int n)
+{
+	static Statement statement = {
+		"INSERT INTO bulk_action_internal.errors"
+		" (action_no, line, error_code, error_column, error_message, record)"
+		" SELECT $1, e.line, e.code, e.column_name, e.message, e.record"
+		" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),"
+		"  pg_catalog.unnest($5), pg_catalog.unnest($6)) AS e (line, code, column_name, message, record)",
+		{INT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	Datum	   *lines;
+	Datum	   *texts[4];
+	bool	   *nulls;
+	Datum		values[6];
+
+	if (n == 0)
+		return;
+	lines = palloc(sizeof(Datum) * n);
+	nulls = palloc0(sizeof(bool) * n);
+	for (int i = 0; i < 4; i++)
+		texts[i] = palloc0(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+	{
+		lines[i] = Int64GetDatum(errors[i].line);
+		texts[0][i] = CStringGetTextDatum(errors[i].code);
+		nulls[i] = errors[i].column == NULL;
+		if (!nulls[i])
+			texts[1][i] = CStringGetTextDatum(errors[i].column);
+		texts[2][i] = CStringGetTextDatum(errors[i].message);
+		texts[3][i] = PointerGetDatum(cstring_to_text_with_len(errors[i].record,
+															   (int) errors[i].record_length));
+	}
+	values[0] = Int64GetDatum(action_no);
+	values[1] = PointerGetDatum(construct_array(lines, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	for (int i = 0; i < 4; i++)
+	{
+		int			dims[1] = {n};
+		int			lower[1] = {1};
+
+		values[2 + i] = PointerGetDatum(construct_md_array(texts[i], i == 1 ? nulls : NULL, 1, dims,
+														   lower, TEXTOID, -1, false, TYPALIGN_INT));
+	}
+	(void) statement_run(&statement, values, NULL);
+}

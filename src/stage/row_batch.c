@@ -1,0 +1,225 @@
+/*
+ * row_batch.c
+ *		The rows of a chunk, decoded and converted.
+ *
+ * An input function reports bad input by an ERROR, and a domain's check is
+ * user code, so conversion runs in a subtransaction.  There is one for all
+ * rows: after an error it is rolled back, which keeps no subtransaction id, and
+ * the next one goes on with the cell after the bad one.  What has been
+ * converted stays, because it was allocated outside.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "pure/row_codec.h"
+#include "stage/failure.h"
+#include "stage/row_batch.h"
+
+/* Where conversion stands; in memory, so that it outlives a longjmp. */
+typedef struct Progress
+{
+	RowBatch   *batch;
+	RowDecoder *decoder;
+	DecodedRow	decoded;
+	bool		in_row;
+	int			field;
+	bool	   *set;			/* fields that the present row sets */
+	StringInfoData columns;		/* errors of the present row */
+	StringInfoData messages;
+	char		code[6];
+} Progress;
+
+void
+row_batch_fail(RowBatch *batch, int row, const RowError *error)
+{
+	Assert(batch->nerrors < batch->nrows);
+	batch->rows[row].failed = true;
+	batch->errors[batch->nerrors++] = *error;
+}
+
+static void
+add_error(Progress *progress, int sqlerrcode, const char *column, const char *message)
+{
+	bool		first = progress->messages.len == 0;
+
+	if (first)
+		strlcpy(progress->code, unpack_sql_state(sqlerrcode), sizeof(progress->code));
+	if (column != NULL)
+		appendStringInfo(&progress->columns, "%s%s", progress->columns.len == 0 ? "" : ", ", column);
+	appendStringInfo(&progress->messages, "%s%s", first ? "" : "; ", message);
+}
+
+static void
+begin_row(Progress *progress)
+{
+	RowBatch   *batch = progress->batch;
+	Target	   *target = batch->target;
+	BatchRow   *row = &batch->rows[batch->nrows++];
+
+	row->line = progress->decoded.line;
+	row->raw = progress->decoded.raw;
+	row->raw_length = progress->decoded.raw_len;
+	row->values = palloc0(sizeof(Datum) * (target->nfields + target->nkeys));
+	row->keys = row->values + target->nfields;
+	progress->in_row = true;
+	progress->field = 0;
+	memset(progress->set, 0, sizeof(bool) * target->nfields);
+	resetStringInfo(&progress->columns);
+	resetStringInfo(&progress->messages);
+
+	if (progress->decoded.ncells != target->nfields)
+	{
+		char	   *message = psprintf("the row has %d fields, the header has %d",
+									   progress->decoded.ncells, target->nfields);
+
+		add_error(progress, ERRCODE_BAD_COPY_FILE_FORMAT, NULL, message);
+		progress->field = target->nfields;
+	}
+}
+
+static void
+convert_cell(Progress *progress)
+{
+	RowBatch   *batch = progress->batch;
+	int			field = progress->field;
+	TargetColumn *column = &batch->target->columns[field];
+	const CsvField *cell = &progress->decoded.cells[field];
+
+	if (column->attnum == 0)
+		return;
+	if (cell->is_null)
+	{
+		/* An empty cell keeps the present value; a key has none to keep. */
+		if (column->is_key)
+			add_error(progress, ERRCODE_NOT_NULL_VIOLATION, column->name, "the key is empty");
+		return;
+	}
+	batch->rows[batch->nrows - 1].values[field] = target_convert(column, cell->data);
+	progress->set[field] = !column->is_key;
+}
+
+static int
+find_set(RowBatch *batch, const bool *set)
+{
+	Size		size = sizeof(bool) * batch->target->nfields;
+
+	for (int i = batch->nsets - 1; i >= 0; i--)
+		if (memcmp(batch->sets[i], set, size) == 0)
+			return i;
+	batch->sets[batch->nsets] = palloc(size);
+	memcpy(batch->sets[batch->nsets], set, size);
+	return batch->nsets++;
+}
+
+static void
+end_row(Progress *progress)
+{
+	RowBatch   *batch = progress->batch;
+	BatchRow   *row = &batch->rows[batch->nrows - 1];
+
+	progress->in_row = false;
+	if (progress->messages.len > 0)
+	{
+		RowError	error = {
+			.line = row->line,
+			.column = progress->columns.len > 0 ? pstrdup(progress->columns.data) : NULL,
+			.message = pstrdup(progress->messages.data),
+			.record = row->raw,
+			.record_length = row->raw_length
+		};
+
+		strlcpy(error.code, progress->code, sizeof(error.code));
+		row_batch_fail(batch, batch->nrows - 1, &error);
+		return;
+	}
+	for (int i = 0; i < batch->target->nkeys; i++)
+		row->keys[i] = row->values[batch->target->keys[i].field];
+	row->column_set = find_set(batch, progress->set);
+}
+
+/* Converts until the end or until an input function raises an error. */
+static void
+convert_rows(Progress *progress, int row_count)
+{
+	for (;;)
+	{
+		if (!progress->in_row)
+		{
+			RowDecoderStatus status = row_decoder_next(progress->decoder, &progress->decoded);
+
+			if (status == ROW_DECODER_END)
+				return;
+			if (status == ROW_DECODER_NO_MEMORY)
+				ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+			if (status != ROW_DECODER_ROW || progress->batch->nrows == row_count)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_CORRUPTED),
+						 errmsg("a chunk of the queue is malformed"),
+						 errdetail_internal("row %d: %s", progress->batch->nrows + 1,
+											progress->decoded.message ? progress->decoded.message : "too many rows")));
+			begin_row(progress);
+		}
+		for (; progress->field < progress->batch->target->nfields; progress->field++)
+			convert_cell(progress);
+		end_row(progress);
+	}
+}
+
+RowBatch *
+row_batch_decode(Target *target, const char *payload, size_t length, int row_count)
+{
+	static RowDecoder *decoder = NULL;
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	RowBatch   *batch = palloc0(sizeof(RowBatch));
+	Progress   *progress = palloc0(sizeof(Progress));
+	volatile bool done = false;
+
+	if (decoder == NULL && (decoder = row_decoder_create(0, NULL)) == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+
+	batch->target = target;
+	batch->rows = palloc0(sizeof(BatchRow) * Max(row_count, 1));
+	batch->sets = palloc(sizeof(bool *) * Max(row_count, 1));
+	batch->errors = palloc0(sizeof(RowError) * Max(row_count, 1));
+	progress->batch = batch;
+	progress->decoder = decoder;
+	progress->set = palloc(sizeof(bool) * target->nfields);
+	initStringInfo(&progress->columns);
+	initStringInfo(&progress->messages);
+	row_decoder_set_payload(decoder, payload, length);
+
+	while (!done)
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(context);
+		PG_TRY();
+		{
+			convert_rows(progress, row_count);
+			ReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(context);
+			CurrentResourceOwner = owner;
+			done = true;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error = failure_catch_row_error(context, owner);
+
+			if (!progress->in_row)
+				ReThrowError(error);	/* the payload itself */
+			add_error(progress, error->sqlerrcode, target->columns[progress->field].name,
+					  failure_text(error));
+			progress->field++;
+		}
+		PG_END_TRY();
+	}
+	if (batch->nrows != row_count)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a chunk of the queue has %d rows instead of %d", batch->nrows, row_count)));
+	return batch;
+}

@@ -1,0 +1,320 @@
+/*
+ * target.c
+ *		The target table as one file sees it.
+ *
+ * Built anew in every transaction from the catalogs: columns may have been
+ * dropped, added or retyped and privileges revoked since the chunk before.
+ * That costs a few cache look-ups per thousand rows.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_amop.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "base/compat.h"
+#include "pure/lane_assignment.h"
+#include "stage/target.h"
+
+/* Columns of an error report are no data: such a file can be submitted as it is. */
+static bool
+is_report_column(const char *name)
+{
+	static const char *const names[] = {"_line", "_error_code", "_error_column", "_error_message"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static int
+key_position(const Action *action, const char *name)
+{
+	for (int i = 0; i < action->nkeys; i++)
+		if (strcmp(action->key_columns[i], name) == 0)
+			return i;
+	return -1;
+}
+
+static bool
+may_be_set(const Action *action, Form_pg_attribute attribute)
+{
+	if (action->nupdates < 0)
+		return attribute->attgenerated == '\0' && attribute->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
+	for (int i = 0; i < action->nupdates; i++)
+		if (strcmp(action->update_columns[i], NameStr(attribute->attname)) == 0)
+			return true;
+	return false;
+}
+
+/* "a, b, c": what a header may contain, for a hint. */
+static char *
+list_allowed(const Action *action, TupleDesc desc)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped ||
+			(key_position(action, NameStr(attribute->attname)) < 0 && !may_be_set(action, attribute)))
+			continue;
+		appendStringInfo(&list, "%s\"%s\"", list.len > 0 ? ", " : "", NameStr(attribute->attname));
+	}
+	return list.data;
+}
+
+static void
+describe_column(TargetColumn *column, Form_pg_attribute attribute)
+{
+	Oid			input;
+	Oid			base = getBaseType(attribute->atttypid);
+
+	column->attnum = attribute->attnum;
+	column->name = pstrdup(NameStr(attribute->attname));
+	column->type = attribute->atttypid;
+	column->typmod = attribute->atttypmod;
+	getTypeInputInfo(attribute->atttypid, &input, &column->input_param);
+	fmgr_info(input, &column->input);
+
+	column->as_text = type_is_array(base) || type_is_rowtype(base) ||
+		!OidIsValid(get_array_type(attribute->atttypid));
+	column->element_type = column->as_text ? TEXTOID : attribute->atttypid;
+	column->array_type = get_array_type(column->element_type);
+	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
+}
+
+/*
+ * The index that makes the key unique, and how it compares.  Its operators
+ * decide what "the same key" means.
+ */
+static void
+describe_key(const Action *action, Target *target, Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *cell;
+
+	target->nkeys = action->nkeys;
+	target->keys = palloc0(sizeof(TargetKey) * action->nkeys);
+	target->hashable = true;
+	for (int i = 0; i < target->nkeys; i++)
+		target->keys[i].field = -1;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		bool		match = form->indisunique && form->indisvalid && form->indimmediate &&
+			form->indnkeyatts == action->nkeys && index->rd_rel->relam == BTREE_AM_OID &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
+
+		for (int i = 0; match && i < form->indnkeyatts; i++)
+		{
+			const char *name = get_attname(RelationGetRelid(rel), form->indkey.values[i], true);
+
+			match = name != NULL && key_position(action, name) >= 0;
+		}
+		for (int i = 0; match && i < form->indnkeyatts; i++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), form->indkey.values[i] - 1);
+			TargetKey  *key = &target->keys[key_position(action, NameStr(attribute->attname))];
+			Oid			family = index->rd_opfamily[i];
+			Oid			type = index->rd_opcintype[i];
+			TypeCacheEntry *entry;
+
+			key->equality = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
+			key->collation = index->rd_indcollation[i];
+			fmgr_info(get_opfamily_proc(family, type, type, BTORDER_PROC), &key->compare);
+			entry = lookup_type_cache(getBaseType(attribute->atttypid),
+									  TYPECACHE_EQ_OPR | TYPECACHE_HASH_EXTENDED_PROC |
+									  TYPECACHE_HASH_EXTENDED_PROC_FINFO);
+			key->hashable = OidIsValid(entry->hash_extended_proc) && entry->eq_opr == key->equality;
+			if (key->hashable)
+				fmgr_info_copy(&key->hash, &entry->hash_extended_proc_finfo, CurrentMemoryContext);
+			target->hashable &= key->hashable;
+		}
+		index_close(index, NoLock);
+		if (match)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+			 errmsg("the key of entity table %s is no longer unique", target->qualified_name),
+			 errdetail("There is no valid, immediate, non-partial unique index over exactly the key columns."),
+			 errhint("Create the index and register the entity again.")));
+}
+
+/* Matches the header with the table's columns. */
+static void
+map_header(const Action *action, Target *target, Relation rel, const CsvField *header)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			nset = 0;
+
+	target->columns = palloc0(sizeof(TargetColumn) * target->nfields);
+	for (int f = 0; f < target->nfields; f++)
+	{
+		const char *name = header[f].data;
+		Form_pg_attribute attribute = NULL;
+		int			key = key_position(action, name);
+
+		if (is_report_column(name))
+			continue;
+		for (int i = 0; i < desc->natts; i++)
+			if (!TupleDescAttr(desc, i)->attisdropped &&
+				strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+				attribute = TupleDescAttr(desc, i);
+		if (attribute == NULL || (key < 0 && !may_be_set(action, attribute)))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 name[0] == '\0' ? errmsg("field %d of the header is empty", f + 1) :
+					 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", name,
+												target->qualified_name) :
+					 errmsg("column \"%s\" of the header may not be set", name),
+					 errhint("The header may have these columns: %s.", list_allowed(action, desc))));
+		for (int other = 0; other < f; other++)
+			if (target->columns[other].attnum == attribute->attnum)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("column \"%s\" appears twice in the header", name),
+						 errdetail("Fields %d and %d have this name.", other + 1, f + 1),
+						 errhint("Remove or rename one of them.")));
+		describe_column(&target->columns[f], attribute);
+		target->columns[f].is_key = key >= 0;
+		if (key >= 0)
+		{
+			if (target->columns[f].as_text)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("key column \"%s\" is of type %s, which a key cannot have", name,
+								format_type_be(attribute->atttypid))));
+			target->keys[key].field = f;
+		}
+		else
+			nset++;
+	}
+	for (int i = 0; i < target->nkeys; i++)
+		if (target->keys[i].field < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the header lacks key column \"%s\"", action->key_columns[i]),
+					 errhint("The first line of the file must name the columns, with a comma between them.")));
+	if (nset == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("the header has no column to update"),
+				 errhint("Besides the key it may have these columns: %s.", list_allowed(action, desc))));
+}
+
+void
+target_check_privileges(const Target *target)
+{
+	for (int f = 0; f < target->nfields; f++)
+	{
+		const TargetColumn *column = &target->columns[f];
+		AclMode		mode = column->is_key ? ACL_SELECT : ACL_UPDATE;
+
+		if (column->attnum == 0)
+			continue;
+		if (pg_class_aclcheck(target->relid, GetUserId(), mode) != ACLCHECK_OK &&
+			pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), mode) != ACLCHECK_OK)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for column \"%s\" of %s", column->name,
+							target->qualified_name),
+					 errdetail("Role \"%s\", which submitted the action, lacks %s on the column.",
+							   GetUserNameFromId(GetUserId(), false), column->is_key ? "SELECT" : "UPDATE"),
+					 errhint("GRANT the privilege, or leave the column out of the file.")));
+	}
+}
+
+Target *
+target_open(const Action *action, const CsvField *header, int nfields)
+{
+	Target	   *target = palloc0(sizeof(Target));
+	Relation	rel;
+	Oid			schema;
+
+	target->qualified_name = quote_qualified_identifier(action->target_schema, action->target_name);
+
+	/* As a name in a statement of the submitter's would be looked up, USAGE on the schema included. */
+	schema = LookupExplicitNamespace(action->target_schema, true);
+	target->relid = OidIsValid(schema) ? get_relname_relid(action->target_name, schema) : InvalidOid;
+	rel = target->relid == action->target ? try_relation_open(target->relid, RowExclusiveLock) : NULL;
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("target table %s is not the one that was registered", target->qualified_name),
+				 errdetail("It was dropped, renamed or replaced after the action was submitted."),
+				 errhint("Register the entity again and submit the file again.")));
+	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s is not a table", target->qualified_name)));
+
+	target->nfields = nfields;
+	describe_key(action, target, rel);
+	map_header(action, target, rel, header);
+	relation_close(rel, NoLock);
+	target_check_privileges(target);
+	return target;
+}
+
+Datum
+target_convert(TargetColumn *column, const char *cell)
+{
+	Datum		value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
+										  column->typmod);
+
+	/* Checked like the others, but it travels as it stands in the file. */
+	return column->as_text ? CStringGetTextDatum(cell) : value;
+}
+
+uint64
+target_hash_key(Target *target, const Datum *values)
+{
+	uint64		hash = 0;
+
+	for (int i = 0; i < target->nkeys; i++)
+	{
+		TargetKey  *key = &target->keys[i];
+
+		hash = lane_mix64(hash) +
+			DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, values[i], UInt64GetDatum(0)));
+	}
+	return hash;
+}
+
+int
+target_compare_keys(Target *target, const Datum *left, const Datum *right)
+{
+	for (int i = 0; i < target->nkeys; i++)
+	{
+		TargetKey  *key = &target->keys[i];
+		int			order = DatumGetInt32(FunctionCall2Coll(&key->compare, key->collation,
+															left[i], right[i]));
+
+		if (order != 0)
+			return order;
+	}
+	return 0;
+}

@@ -1,0 +1,78 @@
+/*
+ * target.h
+ *		The target table as one file sees it: which field goes to which column,
+ *		how cells become values, and how keys are compared.
+ */
+#ifndef BULK_ACTION_TARGET_H
+#define BULK_ACTION_TARGET_H
+
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "fmgr.h"
+
+#include "pure/csv_reader.h"
+#include "stage/jobs.h"
+
+/* What one field of the file is for. */
+typedef struct TargetColumn
+{
+	AttrNumber	attnum;			/* 0: the field is ignored */
+	char	   *name;
+	Oid			type;			/* the column's own type, a domain for example */
+	int32		typmod;
+	FmgrInfo	input;
+	Oid			input_param;
+	Oid			element_type;	/* of the array that carries the values: type, or text */
+	Oid			array_type;
+	int16		length;			/* of element_type */
+	bool		by_value;
+	char		align;
+	bool		as_text;		/* arrays and composites travel as text: unnest would flatten them */
+	bool		is_key;
+} TargetColumn;
+
+/* One column of the key, as its unique index compares it. */
+typedef struct TargetKey
+{
+	int			field;			/* of the file */
+	Oid			equality;		/* operator of the index's operator family */
+	Oid			collation;
+	FmgrInfo	compare;		/* btree order procedure */
+	FmgrInfo	hash;			/* extended hash procedure that agrees with equality */
+	bool		hashable;
+} TargetKey;
+
+typedef struct Target
+{
+	Oid			relid;
+	char	   *qualified_name; /* quoted */
+	int			nfields;
+	TargetColumn *columns;		/* one per field of the file */
+	int			nkeys;
+	TargetKey  *keys;
+	bool		hashable;		/* all key columns are: the file can have several lanes */
+} Target;
+
+/*
+ * Finds the target of an action and matches the header of its file with it.
+ * Run as the submitter.  Takes RowExclusiveLock on the table until the end of
+ * the transaction.  Every reason why no row of this file can be applied (table
+ * dropped or renamed, column missing or unknown, privilege lacking) is an
+ * error; nothing about a single row is.
+ */
+extern Target *target_open(const Action *action, const CsvField *header, int nfields);
+
+/* Checks once more what may have been revoked since target_open; raises an error if so. */
+extern void target_check_privileges(const Target *target);
+
+/* A cell's value; raises the input function's error.  Run as the submitter. */
+extern Datum target_convert(TargetColumn *column, const char *cell);
+
+/* Mixes the hashes of a key's values; values in the order of keys. */
+extern uint64 target_hash_key(Target *target, const Datum *values);
+
+/* Orders two keys as the index does. */
+extern int	target_compare_keys(Target *target, const Datum *left, const Datum *right);
+
+#endif							/* BULK_ACTION_TARGET_H */
