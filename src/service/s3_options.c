@@ -61,8 +61,8 @@ option_get_bool(List *options, const char *name)
 }
 
 /*
- * The servers of our wrapper that the user may use.  There is no index by
- * wrapper, and there are never many servers.
+ * The servers of our wrapper that the user may use, by name.  There is no
+ * index by wrapper, and there are never many servers.
  */
 static List *
 usable_servers(Oid user)
@@ -73,7 +73,7 @@ usable_servers(Oid user)
 	HeapTuple   tuple;
 	List       *servers = NIL;
 
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	scan = systable_beginscan(rel, ForeignServerNameIndexId, true, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_foreign_server form = (Form_pg_foreign_server) GETSTRUCT(tuple);
@@ -207,7 +207,7 @@ no_server_for(const char *bucket, const char *key, List *usable, List *wrong_pre
 		detail = psprintf("You may not use any server of foreign-data wrapper \"%s\".",
 						  S3_WRAPPER_NAME);
 	else if (wrong_prefix != NIL)
-		detail = psprintf("These serve the bucket, but their option \"prefix\" excludes the key: %s.",
+		detail = psprintf("These serve the bucket, but their prefix excludes the key: %s.",
 						  server_names(wrong_prefix));
 	else
 		detail = psprintf("These serve other buckets: %s.", server_names(usable));

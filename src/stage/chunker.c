@@ -411,6 +411,7 @@ find_place(ActionSession *session, SourceState *state)
 		state->size = pin.size;
 		state->etag = pin.etag;
 		state->version_id = pin.version_id;
+		state->next_line = 1;
 	}
 }
 
