@@ -79,9 +79,21 @@ SELECT bulk_action_submit('s3://secret/contacts.csv', options => '{"server": "re
 \echo :SQLSTATE
 RESET SESSION AUTHORIZATION;
 
--- files of the server
-SELECT bulk_action_submit('file:///etc/passwd');
-\echo :SQLSTATE
+-- files of the server: not for everybody, and not at all where bulk_action.file_root is empty
+CREATE FUNCTION try_file(uri text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM bulk_action_submit(uri);
+	RETURN 'submitted';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END
+$$;
+SELECT CASE current_setting('bulk_action.file_root') WHEN '' THEN '55000' ELSE '42501' END AS refused \gset
+SELECT try_file('file:///etc/passwd') = :'refused' AS refused;
+SET ROLE regress_ba_web;
+SELECT try_file('file:///etc/passwd') = :'refused' AS refused;
+RESET ROLE;
+DROP FUNCTION try_file;
 
 -- session user and current user
 BEGIN;

@@ -84,6 +84,7 @@ bookkeeping_leave(const Bookkeeping *state)
 uint64
 statement_run(Statement *statement, Datum *values, const char *nulls)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int			result;
 
 	if (statement->plan == NULL)
@@ -104,6 +105,7 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\": %s", statement->sql, SPI_result_code_string(result));
+	MemoryContextSwitchTo(context); /* SPI leaves us in a context of its own */
 	return SPI_processed;
 }
 

@@ -231,12 +231,14 @@ static SPIPlanPtr
 prepare(const RowBatch *batch, int column_set, int *fields, int *nparams)
 {
 	const Target *target = batch->target;
+	MemoryContext context = CurrentMemoryContext;
 	Oid		   *types = palloc(sizeof(Oid) * target->nfields);
 	SPIPlanPtr	plan;
 
 	*nparams = list_parameters(batch, column_set, fields, types);
 	plan = find_plan(build_statement(target, fields, *nparams), types, *nparams);
 	force_plan(plan);
+	MemoryContextSwitchTo(context); /* SPI leaves us in a context of its own */
 	return plan;
 }
 
@@ -257,6 +259,7 @@ update_plan_run(const RowBatch *batch, int column_set, const int *rows, int n)
 	Datum	   *values = palloc(sizeof(Datum) * batch->target->nfields);
 	int			nparams;
 	SPIPlanPtr	plan = prepare(batch, column_set, fields, &nparams);
+	MemoryContext context = CurrentMemoryContext;
 	uint64		processed;
 	int			result;
 
@@ -267,6 +270,7 @@ update_plan_run(const RowBatch *batch, int column_set, const int *rows, int n)
 		elog(ERROR, "could not apply rows: %s", SPI_result_code_string(result));
 	processed = SPI_processed;
 	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(context);
 	for (int i = 0; i < nparams; i++)
 		pfree(DatumGetPointer(values[i]));
 	pfree(values);
