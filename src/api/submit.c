@@ -257,12 +257,6 @@ read_entity(Submission *submission)
 			column_list_read(submission->update_columns, NAMEOID, &target->update_count);
 }
 
-static bool
-has_scheme(const char *uri, const char *scheme)
-{
-	return pg_strncasecmp(uri, scheme, strlen(scheme)) == 0;
-}
-
 static void
 check_s3_source(Submission *submission)
 {
@@ -285,9 +279,9 @@ check_source(Submission *submission)
 {
 	const char *source = submission->source;
 
-	if (has_scheme(source, S3_URI_SCHEME))
+	if (pg_strncasecmp(source, S3_URI_SCHEME, strlen(S3_URI_SCHEME)) == 0)
 		check_s3_source(submission);
-	else if (has_scheme(source, FILE_URI_SCHEME))
+	else if (strncmp(source, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0)
 	{
 		if (submission->options.server != NULL)
 			ereport(ERROR,

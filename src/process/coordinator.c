@@ -250,7 +250,7 @@ can_connect(const StreamHead *head, Failure *failure)
 		failure->message = psprintf("role with OID %s, which submitted the action, does not exist any more", name);
 	else if (!login)
 		failure->message = psprintf("role \"%s\" is not permitted to log in", name);
-	else if (pg_database_aclcheck(birth->database, head->session_role, ACL_CONNECT) != ACLCHECK_OK)
+	else if (database_aclcheck(birth->database, head->session_role, ACL_CONNECT) != ACLCHECK_OK)
 		failure->message = psprintf("role \"%s\" may not connect to database \"%s\"", name,
 									get_database_name(birth->database));
 	else
@@ -266,7 +266,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 	Running    *entry = find_running(0);
 
 	if (entry == NULL ||
-		!board_publish(birth->database, head->session_role, head->action_no, head->priority, progress))
+		!board_publish(birth->database, head->session_role, head->action_no, progress))
 		return false;
 	entry->action_no = head->action_no;
 	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);

@@ -66,17 +66,17 @@
 #define MAX_BLOCKS     8
 
 /* A database that this transaction keeps our processes out of. */
-typedef struct Block
+typedef struct DatabaseBlock
 {
 	Oid              database;
 	SubTransactionId subtransaction; /* whose rollback ends it */
 	bool             moving;         /* the command commits on its way, and has not returned yet */
 	bool             forget;         /* on commit: what the board knew of it is void */
 	bool             wake;           /* there was something to do, or may be now */
-} Block;
+} DatabaseBlock;
 
 static ProcessUtility_hook_type previous_hook = NULL;
-static Block                    blocks[MAX_BLOCKS];
+static DatabaseBlock                    blocks[MAX_BLOCKS];
 static int                      nblocks = 0;
 static bool                     callbacks_registered = false;
 
@@ -89,7 +89,7 @@ static bool                     callbacks_registered = false;
 static void
 block_end(int i, bool committed)
 {
-	Block block = blocks[i];
+	DatabaseBlock block = blocks[i];
 
 	blocks[i] = blocks[--nblocks];
 	if (committed && block.forget)
@@ -179,7 +179,7 @@ session_ends(int code, Datum arg)
 
 /* ---- the beginning of a block ---- */
 
-static Block *
+static DatabaseBlock *
 block_find(Oid database)
 {
 	for (int i = 0; i < nblocks; i++)
@@ -209,10 +209,10 @@ processes_in(Oid database)
  * middle finds it.  If our processes do not leave within the limit the command
  * goes on and says itself what is in its way.
  */
-static Block *
+static DatabaseBlock *
 block_begin(Oid database, bool forget)
 {
-	Block *block = block_find(database);
+	DatabaseBlock *block = block_find(database);
 
 	if (!callbacks_registered)
 	{
@@ -475,7 +475,7 @@ ddl_hook(PlannedStmt *planned, const char *query, bool read_only_tree,
 {
 	Oid    database = InvalidOid;
 	bool   forget = false;
-	Block *block = NULL;
+	DatabaseBlock *block = NULL;
 
 	if (board_available() && !IsBinaryUpgrade && !RecoveryInProgress())
 		database = database_to_block(planned->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL,

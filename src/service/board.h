@@ -134,7 +134,7 @@ typedef struct ActionProgress
 } ActionProgress;
 
 /* Puts an action on the board or refreshes it; false: no place left. */
-extern bool board_publish(Oid database, Oid session_user, int64 action_no, int priority,
+extern bool board_publish(Oid database, Oid session_user, int64 action_no,
 						  const ActionProgress *progress);
 
 /* No task of the action is handed out any more; with interrupt, those inside one are cancelled. */

@@ -38,7 +38,6 @@ typedef struct BoardAction
 	int64		action_no;		/* 0: free */
 	Oid			database;
 	Oid			session_user;
-	int			priority;
 	uint64		last_served;	/* count of tasks handed out; the least goes first */
 	bool		closed;
 	ActionProgress progress;

@@ -125,7 +125,7 @@ board_forget_database_actions(Oid database)
 /* ---- for the coordinator ---- */
 
 bool
-board_publish(Oid database, Oid session_user, int64 action_no, int priority,
+board_publish(Oid database, Oid session_user, int64 action_no,
 			  const ActionProgress *progress)
 {
 	BoardAction *action;
@@ -154,7 +154,6 @@ board_publish(Oid database, Oid session_user, int64 action_no, int priority,
 
 		/* What workers brought meanwhile is newer than what the coordinator read. */
 		action->closed = false;
-		action->priority = priority;
 		known->lanes = Max(known->lanes, progress->lanes);
 		known->at_end |= progress->at_end;
 		for (int lane = 0; lane < progress->lanes; lane++)
@@ -426,8 +425,7 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 			continue;
 		if (!pick_task(action, slot, now, &candidate, next_due))
 			continue;
-		if (best == NULL || action->priority > best->priority ||
-			(action->priority == best->priority && action->last_served < best->last_served))
+		if (best == NULL || action->last_served < best->last_served)
 		{
 			best = action;
 			*task = candidate;

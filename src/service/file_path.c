@@ -68,7 +68,7 @@ file_path_resolve(const char *uri)
 	char        resolved[PATH_MAX];
 	struct stat status;
 
-	Assert(pg_strncasecmp(uri, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0);
+	Assert(strncmp(uri, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0);
 	check_allowed();
 
 	if (path[0] != '/')

@@ -43,7 +43,6 @@ typedef struct StreamHead
 	char	   *id;
 	char	   *state;
 	Oid			session_role;
-	int			priority;
 } StreamHead;
 
 /* Gives newly seen actions their position in their stream. */
