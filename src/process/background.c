@@ -122,6 +122,7 @@ background_wait(long timeout_ms)
 		events |= WL_TIMEOUT;
 	(void) WaitLatch(MyLatch, events, Min(timeout_ms, INT_MAX), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
+	QueryCancelPending = false; /* there is nothing to cancel */
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{

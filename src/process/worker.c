@@ -37,54 +37,70 @@
 
 #define RETRY_BASE_MS 100
 #define RETRY_CAP_MS 30000
+#define ENDED_DELAY_MS 1000		/* until an action that has ended is looked at again */
 #define TIDY_AFTER_MS 1000		/* idle time after which finished chunks are removed */
 
-static const char *
+/* What the worker is doing, for pg_stat_activity and as context of errors. */
+static char activity[128];
+
+/* True while chunker_run or applier_run is being executed: they know what an error means. */
+static volatile bool in_stage = false;
+
+static void
 describe_task(const ActionSession *session, const Task *task)
 {
 	if (task->kind == TASK_CHUNK)
-		return psprintf("chunking the next segment of action %s", session->action->id);
-	return psprintf("applying lane %d of action %s", task->lane, session->action->id);
+		snprintf(activity, sizeof(activity), "chunking the next segment of bulk action %s",
+				 session->action->id);
+	else
+		snprintf(activity, sizeof(activity), "applying lane %d of bulk action %s", task->lane,
+				 session->action->id);
+	pgstat_report_activity(STATE_RUNNING, activity);
 }
 
 static void
 add_context(void *arg)
 {
-	errcontext("%s", (const char *) arg);
+	errcontext("%s", activity);
 }
 
 static void
 run_task(const Task *task)
 {
 	ActionSession *session = action_session_get(task->action_no);
-	ErrorContextCallback context;
-	char	   *activity;
+	ErrorContextCallback context = {.callback = add_context, .previous = error_context_stack};
 
 	if (session == NULL)
 	{
 		/* It has ended; the coordinator is about to take it off the board. */
-		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ENDED_DELAY_MS));
 		return;
 	}
 
-	activity = MemoryContextStrdup(TopMemoryContext, describe_task(session, task));
-	context.callback = add_context;
-	context.arg = activity;
-	context.previous = error_context_stack;
+	describe_task(session, task);
 	error_context_stack = &context;
-	pgstat_report_activity(STATE_RUNNING, activity);
-
 	if (task->kind == TASK_CHUNK)
+	{
+		in_stage = true;
 		chunker_run(session, task);
+	}
 	else
 	{
 		action_session_need_header(session);
+		in_stage = true;
 		applier_run(session->action, session->header, session->nfields, task);
 	}
-
+	in_stage = false;
 	error_context_stack = context.previous;
 	pgstat_report_activity(STATE_IDLE, NULL);
-	pfree(activity);
+}
+
+static bool
+is_hopeless(const Task *task)
+{
+	if (!in_stage)
+		return false;
+	return task->kind == TASK_CHUNK ? chunker_is_hopeless() : applier_is_hopeless();
 }
 
 /* Tells the coordinator that an action cannot go on. */
@@ -147,14 +163,14 @@ attempt_task(const Task *task)
 	PG_CATCH();
 	{
 		ErrorData  *error;
-		bool		hopeless = task->kind == TASK_CHUNK ? chunker_is_hopeless() : applier_is_hopeless();
+		bool		hopeless = is_hopeless(task);
 
+		in_stage = false;
 		error_context_stack = previous;
 		MemoryContextSwitchTo(error_memory);
 		error = CopyErrorData();
 		FlushErrorState();
 		transaction_abort();
-		QueryCancelPending = false;
 		pgstat_report_activity(STATE_IDLE, NULL);
 		action_session_forget();
 		MemoryContextSwitchTo(error_memory);
@@ -208,6 +224,8 @@ bulk_action_worker_main(Datum arg)
 		TimestampTz now;
 		long		timeout_ms;
 
+		/* A cancel was meant for the task before. */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (board_take(birth->slot, birth->database, birth->session_user, &task, &next_due))
 		{
