@@ -135,4 +135,10 @@ jsonb_parse(char *text, Jsonb **result)
 	return true;
 }
 
+/*
+ * datconnlimit of a database whose DROP DATABASE was interrupted; has a name
+ * of its own (DATCONNLIMIT_INVALID_DB) only in newer minor versions.
+ */
+#define COMPAT_INVALID_DATABASE (-2)
+
 #endif							/* BULK_ACTION_COMPAT_H */

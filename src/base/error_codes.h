@@ -11,7 +11,7 @@
  * BA301	S3 redirects elsewhere: wrong region or endpoint
  * BA400	S3 refuses the request for any other reason (other 4xx)
  * BA403	access denied, wrong signature, expired or invalid credentials
- * BA404	no such key, bucket or version
+ * BA404	no such key, bucket, version or file
  * BA408	bulk_action_wait gave up: the action goes on
  * BA412	the object was replaced while it was being read
  * BA495	the server's TLS certificate cannot be verified
@@ -27,9 +27,9 @@
 #define ERRCODE_BULK_ACTION_S3_REDIRECT      MAKE_SQLSTATE('B', 'A', '3', '0', '1')
 #define ERRCODE_BULK_ACTION_S3_BAD_REQUEST   MAKE_SQLSTATE('B', 'A', '4', '0', '0')
 #define ERRCODE_BULK_ACTION_S3_ACCESS_DENIED MAKE_SQLSTATE('B', 'A', '4', '0', '3')
-#define ERRCODE_BULK_ACTION_S3_NOT_FOUND     MAKE_SQLSTATE('B', 'A', '4', '0', '4')
+#define ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND     MAKE_SQLSTATE('B', 'A', '4', '0', '4')
 #define ERRCODE_BULK_ACTION_WAIT_TIMEOUT     MAKE_SQLSTATE('B', 'A', '4', '0', '8')
-#define ERRCODE_BULK_ACTION_S3_REPLACED      MAKE_SQLSTATE('B', 'A', '4', '1', '2')
+#define ERRCODE_BULK_ACTION_SOURCE_REPLACED      MAKE_SQLSTATE('B', 'A', '4', '1', '2')
 #define ERRCODE_BULK_ACTION_TLS_VERIFY       MAKE_SQLSTATE('B', 'A', '4', '9', '5')
 #define ERRCODE_BULK_ACTION_ADDRESS_REFUSED  MAKE_SQLSTATE('B', 'A', '4', '9', '6')
 #define ERRCODE_BULK_ACTION_HTTP_REFUSED     MAKE_SQLSTATE('B', 'A', '4', '9', '7')

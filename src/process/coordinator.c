@@ -426,7 +426,7 @@ static void
 come_back_after_error(int code, Datum arg)
 {
 	if (code != 0)
-		database_put_off(MyDatabaseId, RESTART_DELAY_MS);
+		database_put_off(birth->database, ProcDiePending ? 0 : RESTART_DELAY_MS);
 }
 
 static bool

@@ -57,7 +57,8 @@ mark_all_databases(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (database->datallowconn && !database->datistemplate)
+		if (database->datallowconn && !database->datistemplate &&
+			database->datconnlimit != COMPAT_INVALID_DATABASE)
 			database_wake(database->oid);
 	}
 	table_endscan(scan);
@@ -68,11 +69,16 @@ mark_all_databases(void)
 static bool
 database_exists(Oid database)
 {
+	HeapTuple	tuple;
 	bool		exists;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	exists = HeapTupleIsValid(tuple) &&
+		((Form_pg_database) GETSTRUCT(tuple))->datconnlimit != COMPAT_INVALID_DATABASE;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
 	CommitTransactionCommand();
 	return exists;
 }

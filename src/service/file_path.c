@@ -24,6 +24,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "base/error_codes.h"
 #include "service/board.h"
 #include "service/file_path.h"
 
@@ -37,6 +38,15 @@ is_below(const char *path, const char *directory)
 	if (length == 1)
 		length = 0;
 	return strncmp(path, directory, length) == 0 && path[length] == '/';
+}
+
+/* A file that is not there stays away however often one looks: no code of class 58. */
+static int
+errcode_for_missing_file(void)
+{
+	return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ?
+			   errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND) :
+			   errcode_for_file_access();
 }
 
 static void
@@ -88,7 +98,7 @@ file_path_resolve(const char *uri)
 
 	if (realpath(path, resolved) == NULL)
 		ereport(ERROR,
-				(errcode_for_file_access(), errmsg("could not resolve path \"%s\": %m", path),
+				(errcode_for_missing_file(), errmsg("could not resolve path \"%s\": %m", path),
 				 errdetail("The path is taken literally, without decoding of \"%%\" sequences, on "
 						   "the server's own file system."),
 				 errhint("Check that the file exists on the server and that the server's "
@@ -104,7 +114,7 @@ file_path_resolve(const char *uri)
 
 	if (stat(resolved, &status) != 0)
 		ereport(ERROR,
-				(errcode_for_file_access(), errmsg("could not stat file \"%s\": %m", resolved),
+				(errcode_for_missing_file(), errmsg("could not stat file \"%s\": %m", resolved),
 				 errdetail("The file disappeared while it was being checked."),
 				 errhint("Check that the file exists on the server.")));
 

@@ -46,11 +46,11 @@ static const struct
 	 "exist as well."},
 	{"InvalidObjectState", ERRCODE_BULK_ACTION_S3_ACCESS_DENIED,
 	 "The object is archived; restore it first."},
-	{"NoSuchKey", ERRCODE_BULK_ACTION_S3_NOT_FOUND,
+	{"NoSuchKey", ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND,
 	 "Check the key; upper and lower case differ, and nothing in it is decoded."},
-	{"NoSuchVersion", ERRCODE_BULK_ACTION_S3_NOT_FOUND,
+	{"NoSuchVersion", ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND,
 	 "The version of the object that was being read has been deleted."},
-	{"NoSuchBucket", ERRCODE_BULK_ACTION_S3_NOT_FOUND,
+	{"NoSuchBucket", ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND,
 	 "Check the bucket, and the option \"endpoint\" of the foreign server."},
 	{"RequestTimeout", ERRCODE_CONNECTION_FAILURE, NULL}};
 
@@ -92,9 +92,9 @@ sqlstate_of_answer(int status, const char *code)
 	if (status == 401 || status == 403)
 		return ERRCODE_BULK_ACTION_S3_ACCESS_DENIED;
 	if (status == 404)
-		return ERRCODE_BULK_ACTION_S3_NOT_FOUND;
+		return ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND;
 	if (status == 412)
-		return ERRCODE_BULK_ACTION_S3_REPLACED;
+		return ERRCODE_BULK_ACTION_SOURCE_REPLACED;
 	if (status >= 400)
 		return ERRCODE_BULK_ACTION_S3_BAD_REQUEST;
 	return ERRCODE_BULK_ACTION_S3_BAD_ANSWER;
@@ -160,11 +160,11 @@ hint_of_sqlstate(int sqlstate)
 		return "Check the options \"region\" and \"endpoint\" of the foreign server.";
 	if (sqlstate == ERRCODE_BULK_ACTION_S3_BAD_REQUEST)
 		return "Check the options of server and user mapping, \"session_token\" among them.";
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_REPLACED)
+	if (sqlstate == ERRCODE_BULK_ACTION_SOURCE_REPLACED)
 		return "Submit the file again; do not overwrite an object that is being read.";
 	if (sqlstate == ERRCODE_BULK_ACTION_S3_ACCESS_DENIED)
 		return "Check the options of the user mapping, and the policies of the bucket.";
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_NOT_FOUND)
+	if (sqlstate == ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND)
 		return "Check bucket and key, and the option \"endpoint\" of the foreign server.";
 	if (sqlstate == ERRCODE_BULK_ACTION_TLS_VERIFY)
 		return "Set the option \"ca_file\" of the foreign server to the PEM file of the authority "
@@ -273,10 +273,10 @@ void
 s3_report_replaced(const char *uri)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_BULK_ACTION_S3_REPLACED),
+			(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
 			 errmsg("could not read \"%s\": the object was replaced", uri),
 			 errdetail("Its size or ETag is no longer what it was when reading began."),
-			 errhint("%s", hint_of_sqlstate(ERRCODE_BULK_ACTION_S3_REPLACED))));
+			 errhint("%s", hint_of_sqlstate(ERRCODE_BULK_ACTION_SOURCE_REPLACED))));
 	pg_unreachable();
 }
 

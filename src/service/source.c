@@ -71,7 +71,7 @@ open_file(Source *source, struct stat *status)
 
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_BULK_ACTION_S3_NOT_FOUND),
+				(errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND),
 				 errmsg("could not open file \"%s\": %m", source->key),
 				 errhint("The file must stay where it is until the action has ended.")));
 	return fd;
@@ -109,7 +109,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 	if (fstat(fd, &status) != 0 || done < length || status.st_size != pin->size ||
 		strcmp(file_etag(&status), pin->etag) != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_BULK_ACTION_S3_REPLACED),
+				(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
 				 errmsg("file \"%s\" was changed while it was being read", source->key),
 				 errhint("Leave the file alone until the action has ended, and submit it again.")));
 	CloseTransientFile(fd);

@@ -192,9 +192,12 @@ CREATE TABLE public.mixed (LIKE public.contacts INCLUDING ALL, code varchar(5),
 	initial text NOT NULL GENERATED ALWAYS AS (nullif(left(first_name, 1), '')) STORED,
 	CONSTRAINT young CHECK (age < 150));
 INSERT INTO public.mixed SELECT *, 'old' FROM public.contacts WHERE id <= 3000;
+CREATE TABLE public.mixed_serial (LIKE public.mixed INCLUDING ALL);
+INSERT INTO public.mixed_serial SELECT *, 'old' FROM public.contacts WHERE id <= 3000;
 SQL
 register_contacts($node, entity => 'mixed', table => 'public.mixed');
 
+my $taken = value_of($node, 'SELECT email FROM public.mixed WHERE id = 2500');
 my @mixed;
 my %bad = (
 	integer => 0, check => 0, not_null => 0, unique => 0, too_long => 0, ragged => 0, empty_key => 0,
@@ -205,7 +208,7 @@ foreach my $n (1 .. 2_400)
 	if ($n % 40 == 3) { $cells[3] = "x$n"; $bad{integer}++ }
 	elsif ($n % 40 == 5) { $cells[3] = 150 + $n; $bad{check}++ }
 	elsif ($n % 40 == 7) { $cells[2] = ''; $bad{not_null}++ }
-	elsif ($n % 40 == 11) { $cells[1] = value_of($node, "SELECT email FROM public.mixed WHERE id = 2500"); $bad{unique}++ }
+	elsif ($n % 40 == 11) { $cells[1] = $taken; $bad{unique}++ }
 	elsif ($n % 40 == 13) { $cells[4] = "code$n"; $bad{too_long}++ }
 	elsif ($n % 40 == 17)
 	{
