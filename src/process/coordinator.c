@@ -376,9 +376,9 @@ start_workers(void)
 	GroupDemand demand[BOARD_MAX_ACTIONS];
 	int			n = board_demand(birth->database, demand, lengthof(demand));
 	bool		starved = false;
-	bool		started = false;
 	long		timeout_ms = -1;
 
+	group_retain_wants(birth->database, demand, n);
 	for (int i = 0; i < n; i++)
 	{
 		GroupDemand *d = &demand[i];
@@ -396,7 +396,6 @@ start_workers(void)
 		while (missing > 0 && group_may_start(birth->database, d->session_user) &&
 			   background_launch(PROCESS_WORKER, birth->database, d->session_user))
 		{
-			started = true;
 			missing--;
 			if (d->workers++ == 0)
 				group->starts++;
@@ -415,8 +414,7 @@ start_workers(void)
 		}
 	}
 	database_set_starved(birth->database, starved);
-	if (started)
-		assignment_refresh(birth->database);
+	assignment_refresh(birth->database);
 	return timeout_ms;
 }
 

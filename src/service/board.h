@@ -185,6 +185,9 @@ extern int	board_demand(Oid database, GroupDemand *groups, int max);
 /* A group could not get a worker: others' workers make room. */
 extern void group_want_worker(Oid database, Oid session_user, bool wanted);
 
+/* Forgets the wants of groups of a database other than these. */
+extern void group_retain_wants(Oid database, const GroupDemand *groups, int n);
+
 /* Is it this group's turn to start a worker? */
 extern bool group_may_start(Oid database, Oid session_user);
 

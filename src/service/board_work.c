@@ -560,15 +560,35 @@ board_give_back(const Task *task, TimestampTz not_before)
 
 /* ---- between groups ---- */
 
-void
-board_drop_wants(Oid database)
+static void
+retain_wants(Oid database, const GroupDemand *groups, int n)
 {
 	int			kept = 0;
 
 	for (int i = 0; i < board->nwants; i++)
-		if (board->wants[i].database != database)
+	{
+		bool		keep = board->wants[i].database != database;
+
+		for (int g = 0; g < n; g++)
+			keep |= board->wants[i].session_user == groups[g].session_user;
+		if (keep)
 			board->wants[kept++] = board->wants[i];
+	}
 	board->nwants = kept;
+}
+
+void
+board_drop_wants(Oid database)
+{
+	retain_wants(database, NULL, 0);
+}
+
+void
+group_retain_wants(Oid database, const GroupDemand *groups, int n)
+{
+	board_lock();
+	retain_wants(database, groups, n);
+	board_unlock();
 }
 
 /* Wants are served in the order in which they came. */
