@@ -66,7 +66,6 @@ typedef struct Parse
 	CsvRecord	record;
 	bool		in_record;		/* record is a good one whose key is being converted */
 	const char *window;
-	int64		window_offset;	/* in the source */
 	int64		row_limit_offset;	/* records that begin here or later are the next segment's */
 	SegmentRow *rows;
 	int			nrows;
@@ -427,7 +426,6 @@ parse_window(ActionSession *session, SourceState *state, Parse *parse, int64 win
 	parse->max_errors = 64;
 	parse->errors = palloc(sizeof(RowError) * parse->max_errors);
 	parse->window = window;
-	parse->window_offset = state->next_offset;
 	parse->row_limit_offset = state->next_offset + segment_size(state->next_segment);
 
 	if (state->next_offset == 0)

@@ -209,7 +209,14 @@ foreach my $n (1 .. 2_400)
 	elsif ($n % 40 == 5) { $cells[3] = 150 + $n; $bad{check}++ }
 	elsif ($n % 40 == 7) { $cells[2] = ''; $bad{not_null}++ }
 	elsif ($n % 40 == 11) { $cells[1] = $taken; $bad{unique}++ }
-	elsif ($n % 40 == 13) { $cells[4] = "code$n"; $bad{too_long}++ }
+	elsif ($n % 40 == 13)
+	{
+		# an explicit cast, as plain SQL has it here, would cut it off instead
+		$bad{too_long}++;
+		push @mixed, { raw => "$n,a,b,1,code$n,e", code => '22001', column => 'code',
+			message => 'value too long for type character varying(5)' };
+		next;
+	}
 	elsif ($n % 40 == 17)
 	{
 		$bad{ragged}++;
@@ -240,7 +247,7 @@ foreach my $n (1 .. 2_400)
 my @columns = qw(id email first_name age code notes);
 my ($errors, $lines) = write_mixed("$root/mixed.csv", \@columns, \@mixed);
 $serial = apply_serially($node, csv => "$root/mixed.csv.clean", table => 'public.mixed');
-my $serial_failed = $bad{integer} + $bad{check} + $bad{not_null} + $bad{unique} + $bad{too_long};
+my $serial_failed = $bad{integer} + $bad{check} + $bad{not_null} + $bad{unique};
 is($serial->{failed}, $serial_failed, 'bad rows: plain SQL fails on those it should');
 $id = submit("file://$root/mixed.csv", 'mixed');
 ends_as($id,
@@ -251,7 +258,7 @@ same_content($node, 'public.mixed', 'public.mixed_serial',
 
 my %found = map { $_->[0] => $_ } errors_of($id);
 is_deeply([ map { $found{ $_->[0] } } @$errors ], $errors,
-	'ragged rows and bad keys: line, code, column and message');
+	'ragged rows, bad keys, texts that are too long: line, code, column and message');
 delete $found{ $_->[0] } foreach @$errors;
 is_deeply([ map { [ $_, $found{$_}[1] ] } sort { $a <=> $b } keys %found ],
 	[ map { [ $lines->[ $_->[0] - 1 ], $_->[1] ] } @{ $serial->{errors} } ],
@@ -259,11 +266,10 @@ is_deeply([ map { [ $_, $found{$_}[1] ] } sort { $a <=> $b } keys %found ],
 my %by_code;
 push @{ $by_code{ $_->[1] } }, $_ foreach map { $found{$_} } sort { $a <=> $b } keys %found;
 is_deeply({ map { $_ => scalar @{ $by_code{$_} } } keys %by_code },
-	{ '22P02' => $bad{integer}, 23514 => $bad{check}, 23502 => $bad{not_null}, 23505 => $bad{unique},
-		22001 => $bad{too_long} }, 'errors of every kind are there');
+	{ '22P02' => $bad{integer}, 23514 => $bad{check}, 23502 => $bad{not_null}, 23505 => $bad{unique} },
+	'errors of every kind are there');
 is($by_code{'22P02'}[0][2], 'age', 'a bad integer: its column is named');
 is($by_code{23502}[0][2], 'initial', 'a null where none may be: its column is named');
-is($by_code{22001}[0][2], 'code', 'a text that is too long: its column is named');
 like($by_code{23505}[0][3], qr/duplicate key value violates unique constraint/,
 	'a duplicate: the message is the server\'s');
 like($by_code{23514}[0][3], qr/violates check constraint "young"/, 'a failed check: the constraint is named');
@@ -358,7 +364,7 @@ foreach my $order (qw(sorted shuffled))
 	$blocker->query_safe('SELECT count(*) FROM (SELECT FROM public.people FOR UPDATE) AS p');
 	$id = submit("file://$csv", 'person');
 	wait_for($node, "SELECT count(*) = 4 FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-		AND query LIKE 'applying lane % of action $id'", what => 'four workers to be inside lanes');
+		AND query LIKE 'applying lane %$id'", what => 'four workers to be inside lanes');
 	pass("$order: four workers apply four lanes at a time");
 
 	my $live = statistics($id);
