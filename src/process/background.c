@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <signal.h>
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -27,6 +28,21 @@
 #define WARNING_INTERVAL_MS 60000
 
 static Birth birth;
+static volatile sig_atomic_t asked_to_end = false;
+
+/* ProcDiePending is no longer set when the callbacks of the exit run. */
+static void
+note_and_die(SIGNAL_ARGS)
+{
+	asked_to_end = true;
+	die(postgres_signal_arg);
+}
+
+bool
+background_was_asked_to_end(void)
+{
+	return asked_to_end;
+}
 
 static void
 describe(BackgroundWorker *worker, const char *kind)
@@ -102,7 +118,7 @@ const Birth *
 background_begin(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, note_and_die);
 
 	memcpy(&birth, MyBgworkerEntry->bgw_extra, sizeof(birth));
 	before_shmem_exit(release_own_slot, (Datum) 0);

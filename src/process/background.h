@@ -35,6 +35,9 @@ extern bool background_launch(ProcessKind kind, Oid database, Oid session_user);
 /* The process's own start: signals, its slot, which is released at exit. */
 extern const Birth *background_begin(void);
 
+/* For callbacks of the exit: was there a SIGTERM? */
+extern bool background_was_asked_to_end(void);
+
 /* Waits on MyLatch up to timeout_ms (-1: for ever); reloads the configuration if asked to. */
 extern void background_wait(long timeout_ms);
 

@@ -205,7 +205,11 @@ finish_actions(void)
 
 /* ---- what has come up ---- */
 
-/* Takes up events.  Of an action that is not on the board nobody does anything: it ends here. */
+/*
+ * Takes up events.  Of an action that is not on the board nobody does anything:
+ * it ends here.  But a worker may still be inside one that a coordinator before
+ * this one had put there; that one is taken over first.
+ */
 static void
 take_events(void)
 {
@@ -223,6 +227,8 @@ take_events(void)
 			jobs_delete_event(event->event_no);
 		else if (entry != NULL)
 			begin_ending(entry, state, &event->failure, cancel);
+		else if (board_is_busy(birth->database, event->action_no))
+			database_wake(birth->database);
 		else
 			jobs_finish_action(event->action_no, state, &event->failure);
 	}
@@ -300,7 +306,8 @@ look(void)
 
 		if (find_running(heads[i].action_no) != NULL)
 			heads[i].action_no = 0;
-		else if (!can_connect(&heads[i], &failure))
+		else if (!board_is_busy(birth->database, heads[i].action_no) &&
+				 !can_connect(&heads[i], &failure))
 		{
 			jobs_finish_action(heads[i].action_no, "failed", &failure);
 			heads[i].action_no = 0;
@@ -400,6 +407,8 @@ start_workers(void)
 			if (d->workers++ == 0)
 				group->starts++;
 		}
+		if (d->tasks > 0 && d->idle > 0)
+			board_wake_idle(birth->database, d->session_user, d->tasks);
 		group_want_worker(birth->database, d->session_user, d->tasks > 0 && d->workers == 0);
 		if (d->tasks > 0 && d->workers == 0)
 		{
@@ -424,7 +433,7 @@ static void
 come_back_after_error(int code, Datum arg)
 {
 	if (code != 0)
-		database_put_off(birth->database, ProcDiePending ? 0 : RESTART_DELAY_MS);
+		database_put_off(birth->database, background_was_asked_to_end() ? 0 : RESTART_DELAY_MS);
 }
 
 static bool
@@ -446,8 +455,8 @@ bulk_action_coordinator_main(Datum arg)
 	bool		worked = false;
 
 	birth = background_begin();
-	BackgroundWorkerInitializeConnectionByOid(birth->database, InvalidOid, 0);
 	before_shmem_exit(come_back_after_error, (Datum) 0);
+	BackgroundWorkerInitializeConnectionByOid(birth->database, InvalidOid, 0);
 	transaction_install();
 	round_context = AllocSetContextCreate(TopMemoryContext, "bulk_action round", ALLOCSET_DEFAULT_SIZES);
 	pgstat_report_activity(STATE_RUNNING, "coordinating bulk actions");

@@ -40,6 +40,14 @@
 #define ATTACH_LIMIT_MS 30000	/* a process that has not come up by then never will */
 #define NO_SLOT_DELAY_MS 5000	/* until another try where the server has no slot free */
 
+/* Templates are not to be connected to, and some databases cannot be. */
+static bool
+is_served(Form_pg_database database)
+{
+	return database->datallowconn && !database->datistemplate &&
+		database->datconnlimit != COMPAT_INVALID_DATABASE;
+}
+
 /* Marks every database that could have something to do. */
 static void
 mark_all_databases(void)
@@ -57,8 +65,7 @@ mark_all_databases(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (database->datallowconn && !database->datistemplate &&
-			database->datconnlimit != COMPAT_INVALID_DATABASE)
+		if (is_served(database))
 			database_wake(database->oid);
 	}
 	table_endscan(scan);
@@ -67,20 +74,19 @@ mark_all_databases(void)
 }
 
 static bool
-database_exists(Oid database)
+may_connect_to(Oid database)
 {
 	HeapTuple	tuple;
-	bool		exists;
+	bool		result;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
-	exists = HeapTupleIsValid(tuple) &&
-		((Form_pg_database) GETSTRUCT(tuple))->datconnlimit != COMPAT_INVALID_DATABASE;
+	result = HeapTupleIsValid(tuple) && is_served((Form_pg_database) GETSTRUCT(tuple));
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
 	CommitTransactionCommand();
-	return exists;
+	return result;
 }
 
 /* Starts what can be started; returns for how long there is nothing to do, in ms. */
@@ -100,7 +106,7 @@ start_coordinators(long timeout_ms)
 								 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_due) + 1);
 			return timeout_ms;
 		}
-		if (!database_exists(database))
+		if (!may_connect_to(database))
 			database_forget(database);
 		else if (!background_launch(PROCESS_COORDINATOR, database, InvalidOid))
 			return Min(timeout_ms, NO_SLOT_DELAY_MS);

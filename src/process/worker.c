@@ -79,6 +79,11 @@ run_task(const Task *task)
 
 	describe_task(session, task);
 	error_context_stack = &context;
+	if (task->attempt >= bulk_action_max_attempts)
+		ereport(ERROR,
+				(errcode(ERRCODE_ADMIN_SHUTDOWN),
+				 errmsg("worker ended in the middle of its task, %d times in a row", task->attempt),
+				 errhint("The server's log says who or what ended it.")));
 	if (task->kind == TASK_CHUNK)
 	{
 		in_stage = true;

@@ -177,10 +177,13 @@ typedef struct GroupDemand
 	int			tasks;			/* that could be taken now */
 	int			workers;		/* slots, attached or not */
 	int			idle;			/* workers without a task */
-	int			alive;			/* workers that have asked for a task */
+	int			alive;			/* workers that have asked for a task, those who have left since included */
 	TimestampTz next_due;		/* earliest delayed task; 0: none */
 } GroupDemand;
 extern int	board_demand(Oid database, GroupDemand *groups, int max);
+
+/* Wakes idle workers of a group, as many as there are tasks. */
+extern void board_wake_idle(Oid database, Oid session_user, int tasks);
 
 /* A group could not get a worker: others' workers make room. */
 extern void group_want_worker(Oid database, Oid session_user, bool wanted);

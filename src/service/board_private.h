@@ -40,6 +40,7 @@ typedef struct BoardAction
 	Oid			session_user;
 	uint64		last_served;	/* count of tasks handed out; the least goes first */
 	bool		closed;
+	bool		worker_seen;	/* one of its group has asked for a task and left since the coordinator looked */
 	ActionProgress progress;
 	int			chunking_by;	/* slot inside the chunking task, or NOBODY */
 	int			chunking_attempts;

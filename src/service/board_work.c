@@ -16,7 +16,11 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "pure/retry.h"
 #include "service/board_private.h"
+
+#define DEATH_BASE_MS 100
+#define DEATH_CAP_MS 30000
 
 /* ---- with the lock held ---- */
 
@@ -92,22 +96,49 @@ wake_idle_workers(Oid database, Oid session_user, int tasks)
 	}
 }
 
+/*
+ * A worker that dies inside a task has tried it: user code can end the process
+ * that it runs in (pg_terminate_backend), and would do so for ever.
+ */
+static void
+count_death(BoardAction *action, int *attempts, TimestampTz *due)
+{
+	DatabaseEntry *entry = board_find_database(action->database, false);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (entry != NULL && entry->blocked_by != 0)
+		return;					/* it was we who ended it */
+	(*attempts)++;
+	*due = TimestampTzPlusMilliseconds(now, retry_delay_ms(*attempts, DEATH_BASE_MS, DEATH_CAP_MS, (uint64) now));
+}
+
 void
 board_drop_holder(int slot)
 {
-	board->slots[slot].busy = false;
+	ProcessSlot *s = &board->slots[slot];
+
+	s->busy = false;
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 	{
 		BoardAction *action = &board->actions[i];
 
 		if (action->action_no == 0)
 			continue;
+		if (s->alive && action->database == s->info.database &&
+			action->session_user == s->info.session_user)
+			action->worker_seen = true;
 		if (action->chunking_by == slot)
+		{
 			action->chunking_by = NOBODY;
+			count_death(action, &action->chunking_attempts, &action->chunking_due);
+		}
 		for (int lane = 0; lane < MAX_LANES; lane++)
 		{
 			if (action->lane_by[lane] == slot)
+			{
 				action->lane_by[lane] = NOBODY;
+				count_death(action, &action->lane_attempts[lane], &action->lane_due[lane]);
+			}
 			if (action->preferred[lane] == slot)
 				action->preferred[lane] = NOBODY;
 		}
@@ -324,6 +355,9 @@ board_demand(Oid database, GroupDemand *groups, int max)
 			memset(group, 0, sizeof(*group));
 			group->session_user = action->session_user;
 		}
+		if (action->worker_seen)
+			group->alive++;
+		action->worker_seen = false;
 		if (wants_chunking(action))
 		{
 			if (action->chunking_due <= now)
@@ -359,6 +393,14 @@ board_demand(Oid database, GroupDemand *groups, int max)
 	}
 	board_unlock();
 	return n;
+}
+
+void
+board_wake_idle(Oid database, Oid session_user, int tasks)
+{
+	board_lock();
+	wake_idle_workers(database, session_user, tasks);
+	board_unlock();
 }
 
 /* ---- for the worker ---- */

@@ -28,13 +28,30 @@ struct Source
 	char	   *key;			/* in its bucket, or the file's path */
 };
 
+static bool
+is_file_uri(const char *uri)
+{
+	return strncmp(uri, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0;
+}
+
+/* The server through which the role may read the object. */
+static char *
+find_server(const char *uri, const char *server, Oid role, S3Uri *parsed)
+{
+	char		error[S3_URI_ERROR_SIZE];
+
+	if (!s3_uri_parse(uri, parsed, error, sizeof(error)))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
+	return s3_server_for(parsed->bucket, parsed->key, server, role);
+}
+
 Source *
 source_open(const char *uri, const char *server, Oid role, MemoryContext context)
 {
 	MemoryContext old;
 	Source	   *source;
 
-	if (strncmp(uri, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0)
+	if (is_file_uri(uri))
 	{
 		char	   *path = file_path_resolve(uri);
 
@@ -45,12 +62,8 @@ source_open(const char *uri, const char *server, Oid role, MemoryContext context
 	{
 		S3Uri		parsed;
 		S3Config   *config;
-		char		error[S3_URI_ERROR_SIZE];
 
-		if (!s3_uri_parse(uri, &parsed, error, sizeof(error)))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
-		server = s3_server_for(parsed.bucket, parsed.key, server, role);
-		config = s3_config_load(server, role);
+		config = s3_config_load(find_server(uri, server, role, &parsed), role);
 		if (config->bucket == NULL)
 			config->bucket = pstrdup(parsed.bucket);
 
@@ -63,17 +76,39 @@ source_open(const char *uri, const char *server, Oid role, MemoryContext context
 	return source;
 }
 
-/* Opens the file and says which version of it this is. */
+void
+source_check(const char *uri, const char *server, Oid role)
+{
+	S3Uri		parsed;
+
+	if (is_file_uri(uri))
+		(void) file_path_resolve(uri);
+	else
+		(void) find_server(uri, server, role, &parsed);
+}
+
+/*
+ * Opens the file and says which version of it this is.  Opening a pipe that
+ * has taken the file's place must not wait for somebody to write to it.
+ */
 static int
 open_file(Source *source, struct stat *status)
 {
-	int			fd = OpenTransientFilePerm(source->key, O_RDONLY | O_NOFOLLOW | PG_BINARY, 0);
+	int			fd = OpenTransientFilePerm(source->key, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY, 0);
 
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND),
 				 errmsg("could not open file \"%s\": %m", source->key),
 				 errhint("The file must stay where it is until the action has ended.")));
+	if (!S_ISREG(status->st_mode))
+	{
+		CloseTransientFile(fd);
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a regular file", source->key),
+				 errhint("The file must stay where it is until the action has ended.")));
+	}
 	return fd;
 }
 
@@ -90,6 +125,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 	struct stat status;
 	int			fd = open_file(source, &status);
 	size_t		done = 0;
+	bool		unchanged;
 
 	while (done < length)
 	{
@@ -106,13 +142,14 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 			done += n;
 	}
 	/* Looked at after reading, so that a change in the meantime is seen as well. */
-	if (fstat(fd, &status) != 0 || done < length || status.st_size != pin->size ||
-		strcmp(file_etag(&status), pin->etag) != 0)
+	unchanged = fstat(fd, &status) == 0 && done == length && status.st_size == pin->size &&
+		strcmp(file_etag(&status), pin->etag) == 0;
+	CloseTransientFile(fd);
+	if (!unchanged)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
 				 errmsg("file \"%s\" was changed while it was being read", source->key),
 				 errhint("Leave the file alone until the action has ended, and submit it again.")));
-	CloseTransientFile(fd);
 }
 
 void

@@ -24,6 +24,9 @@ typedef struct SourcePin
  */
 extern Source *source_open(const char *uri, const char *server, Oid role, MemoryContext context);
 
+/* Only checks whether the role may read it still. */
+extern void source_check(const char *uri, const char *server, Oid role);
+
 /* Both may be called without a transaction; they wait for the network. */
 extern void source_pin(Source *source, SourcePin *pin);
 extern void source_read(Source *source, const SourcePin *pin, int64 offset, size_t length, char *buffer);

@@ -113,8 +113,16 @@ transaction_new_snapshot(void)
 static void
 become_submitter(const Submitter *submitter, GucAction action)
 {
-	const char *role = submitter->role == submitter->session_role ? "none" : submitter->role_name;
+	const char *role = GetUserNameFromId(submitter->role, true);
 
+	if (role == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the role that submitted the action does not exist any more"),
+				 errdetail("Its OID was %u.", submitter->role),
+				 errhint("Submit the file again as another role.")));
+	if (submitter->role == submitter->session_role)
+		role = "none";
 	for (int i = 0; i < submitter->nsettings; i++)
 		(void) set_config_option(submitter->names[i], submitter->values[i],
 								 superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION,

@@ -13,7 +13,6 @@
 typedef struct Submitter
 {
 	Oid			role;			/* current_user at submit */
-	char	   *role_name;		/* its name now */
 	Oid			session_role;	/* session_user at submit */
 	int			nsettings;
 	char	  **names;

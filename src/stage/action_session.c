@@ -91,12 +91,13 @@ action_session_open_source(ActionSession *session)
 	const Action *action = session->action;
 	SubmitterFrame frame;
 
-	if (session->source != NULL)
-		return;
 	transaction_start();
 	submitter_enter(&action->submitter, &frame);
-	session->source = source_open(action->source, action->server, action->submitter.role,
-								  session->context);
+	if (session->source == NULL)
+		session->source = source_open(action->source, action->server, action->submitter.role,
+									  session->context);
+	else
+		source_check(action->source, action->server, action->submitter.role);
 	submitter_leave(&frame);
 	transaction_commit(NULL, false);
 }

@@ -27,7 +27,7 @@ typedef struct ActionSession
  */
 extern ActionSession *action_session_get(int64 action_no);
 
-/* Opens the source, with no transaction open. */
+/* Opens the source, or sees whether the submitter may read it still; with no transaction open. */
 extern void action_session_open_source(ActionSession *session);
 
 /* Takes the header record as it stands in the file; an error if it cannot be read. */

@@ -356,6 +356,8 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		update_plan_prepare(step->batch);
 		phase = PHASE_ROWS;
 		to = apply_range(step, from, row_count - from > limit ? from + limit : row_count);
+		phase = PHASE_PREPARE;
+		target_check_name(action);	/* the statements went to the right table */
 	}
 	submitter_leave(&frame);
 

@@ -36,8 +36,8 @@ Action *
 jobs_load_action(int64 action_no, MemoryContext context)
 {
 	static Statement statement = {
-		"SELECT id, source, server, submitted_role, pg_catalog.pg_get_userbyid(submitted_role),"
-		" session_role, settings, target::oid, target_schema, target_name, key_columns, update_columns"
+		"SELECT id, source, server, submitted_role, session_role, settings,"
+		" target::oid, target_schema, target_name, key_columns, update_columns"
 		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
 		{INT8OID}
 	};
@@ -59,9 +59,8 @@ jobs_load_action(int64 action_no, MemoryContext context)
 	action->source = statement_text(0, 2);
 	action->server = statement_text(0, 3);
 	action->submitter.role = DatumGetObjectId(statement_value(0, 4, NULL));
-	action->submitter.role_name = statement_text(0, 5);
-	action->submitter.session_role = DatumGetObjectId(statement_value(0, 6, NULL));
-	settings = name_array(statement_value(0, 7, NULL), TEXTOID, -1, TYPALIGN_INT, &n);
+	action->submitter.session_role = DatumGetObjectId(statement_value(0, 5, NULL));
+	settings = name_array(statement_value(0, 6, NULL), TEXTOID, -1, TYPALIGN_INT, &n);
 	action->submitter.nsettings = n / 2;
 	action->submitter.names = palloc(sizeof(char *) * (n / 2 + 1));
 	action->submitter.values = palloc(sizeof(char *) * (n / 2 + 1));
@@ -70,12 +69,12 @@ jobs_load_action(int64 action_no, MemoryContext context)
 		action->submitter.names[i] = settings[2 * i];
 		action->submitter.values[i] = settings[2 * i + 1];
 	}
-	action->target = DatumGetObjectId(statement_value(0, 8, NULL));
-	action->target_schema = statement_text(0, 9);
-	action->target_name = statement_text(0, 10);
-	action->key_columns = name_array(statement_value(0, 11, NULL), NAMEOID, NAMEDATALEN, TYPALIGN_CHAR,
+	action->target = DatumGetObjectId(statement_value(0, 7, NULL));
+	action->target_schema = statement_text(0, 8);
+	action->target_name = statement_text(0, 9);
+	action->key_columns = name_array(statement_value(0, 10, NULL), NAMEOID, NAMEDATALEN, TYPALIGN_CHAR,
 									 &action->nkeys);
-	value = statement_value(0, 12, &isnull);
+	value = statement_value(0, 11, &isnull);
 	if (isnull)
 		action->nupdates = -1;
 	else

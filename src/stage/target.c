@@ -247,25 +247,34 @@ target_check_privileges(const Target *target)
 	}
 }
 
+void
+target_check_name(const Action *action)
+{
+	/* As a statement of the submitter's would look it up, USAGE on the schema included. */
+	Oid			schema = LookupExplicitNamespace(action->target_schema, true);
+
+	if (!OidIsValid(schema) || get_relname_relid(action->target_name, schema) != action->target)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("target table %s is not the one that was registered",
+						quote_qualified_identifier(action->target_schema, action->target_name)),
+				 errdetail("It was dropped, renamed or replaced after the action was submitted."),
+				 errhint("Register the entity again and submit the file again.")));
+}
+
 Target *
 target_open(const Action *action, const CsvField *header, int nfields)
 {
 	Target	   *target = palloc0(sizeof(Target));
 	Relation	rel;
-	Oid			schema;
 
 	target->qualified_name = quote_qualified_identifier(action->target_schema, action->target_name);
 
-	/* As a name in a statement of the submitter's would be looked up, USAGE on the schema included. */
-	schema = LookupExplicitNamespace(action->target_schema, true);
-	target->relid = OidIsValid(schema) ? get_relname_relid(action->target_name, schema) : InvalidOid;
-	rel = target->relid == action->target ? try_relation_open(target->relid, RowExclusiveLock) : NULL;
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("target table %s is not the one that was registered", target->qualified_name),
-				 errdetail("It was dropped, renamed or replaced after the action was submitted."),
-				 errhint("Register the entity again and submit the file again.")));
+	target_check_name(action);
+	target->relid = action->target;
+	rel = try_relation_open(target->relid, RowExclusiveLock);
+	/* Whoever had the lock before may have dropped it, or given its name to another. */
+	target_check_name(action);
 	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),

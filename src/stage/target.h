@@ -63,6 +63,13 @@ typedef struct Target
  */
 extern Target *target_open(const Action *action, const CsvField *header, int nfields);
 
+/*
+ * Raises an error unless the target's name stands for the registered table.
+ * The lock keeps the table's own name, but its schema can be renamed, and
+ * another take its place, at any moment.
+ */
+extern void target_check_name(const Action *action);
+
 /* Checks once more what may have been revoked since target_open; raises an error if so. */
 extern void target_check_privileges(const Target *target);
 

@@ -243,7 +243,7 @@ foreach my $how ('terminated', 'killed')
 	finish($holder);
 }
 
-# Three wait behind one that is held, and one in a stream of its own.
+# Two wait behind one that is held.
 {
 	my @csv = map { next_file() } 1 .. 3;
 	my $holder = hold_chunk();
