@@ -13,7 +13,7 @@
 
 #include "datatype/timestamp.h"
 
-#define MAX_LANES 32			/* lanes of one action; a bulk_action_internal constant, see DESIGN in docs */
+#define MAX_LANES 32			/* lanes of one action at most */
 #define BOARD_MAX_ACTIONS 64	/* actions being worked on at once, all databases together */
 #define BOARD_MAX_WORKERS 64	/* of one group that lanes are spread over */
 
