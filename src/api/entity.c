@@ -191,16 +191,30 @@ columns_find(Relation target, char **names, int count, const char *what)
 static bool
 index_is_over(Relation index, Bitmapset *columns)
 {
-	int count = index->rd_index->indnkeyatts;
+	Bitmapset *found = NULL;
 
-	if (count != bms_num_members(columns))
-		return false;
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
 	{
 		AttrNumber number = index->rd_index->indkey.values[i];
 
 		/* 0 stands for an expression */
-		if (number <= 0 || !bms_is_member(number, columns))
+		if (number <= 0)
+			return false;
+		found = bms_add_member(found, number);
+	}
+	return bms_equal(found, columns);
+}
+
+/* Whether it compares as the columns do themselves, which is how a statement compares. */
+static bool
+has_own_collations(Relation index, Relation target)
+{
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+	{
+		AttrNumber number = index->rd_index->indkey.values[i];
+
+		if (index->rd_indcollation[i] !=
+			TupleDescAttr(RelationGetDescr(target), number - 1)->attcollation)
 			return false;
 	}
 	return true;
@@ -208,7 +222,7 @@ index_is_over(Relation index, Bitmapset *columns)
 
 /* What keeps an index over the right columns from backing the key; NULL: nothing. */
 static const char *
-index_unfit(Relation index)
+index_unfit(Relation index, Relation target)
 {
 	if (!index->rd_index->indisunique)
 		return "is not unique";
@@ -220,6 +234,8 @@ index_unfit(Relation index)
 		return "belongs to a deferrable constraint";
 	if (RelationGetIndexPredicate(index) != NIL)
 		return "is partial";
+	if (!has_own_collations(index, target))
+		return "has another collation than its columns";
 	return NULL;
 }
 
@@ -240,7 +256,7 @@ check_key_index(Relation target, char **names, int count, Bitmapset *columns)
 
 		if (index_is_over(index, columns))
 		{
-			unfit = index_unfit(index);
+			unfit = index_unfit(index, target);
 			fits = unfit == NULL;
 		}
 		if (unfit != NULL && nearly.len == 0)

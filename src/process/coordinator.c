@@ -462,9 +462,9 @@ bulk_action_coordinator_main(Datum arg)
 	pgstat_report_activity(STATE_RUNNING, "coordinating bulk actions");
 
 	(void) database_take_wakeup(birth->database);
+	board_sweep(birth->database);
 	if (!extension_is_there())
 		proc_exit(0);
-	board_sweep(birth->database);
 
 	for (;;)
 	{

@@ -115,12 +115,14 @@ fail_action(const Task *task, const ErrorData *error)
 	Bookkeeping books;
 	Failure		failure = failure_of(error);
 
-	board_close(MyDatabaseId, task->action_no, false);
 	transaction_start();
 	bookkeeping_enter(&books);
 	jobs_report_failure(task->action_no, &failure);
 	bookkeeping_leave(&books);
 	transaction_commit(NULL, true);
+
+	/* Only now: a closed action of which nothing was reported would never end. */
+	board_close(MyDatabaseId, task->action_no, false);
 	board_give_back(task, 0);
 	database_wake(MyDatabaseId);
 }
@@ -138,7 +140,8 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 		board_give_back(task, 0);
 		return;
 	}
-	if ((kind == FAILURE_OTHER && hopeless) || attempt >= bulk_action_max_attempts)
+	if ((kind == FAILURE_OTHER && hopeless) ||
+		(kind != FAILURE_CONTENTION && attempt >= bulk_action_max_attempts))
 	{
 		fail_action(task, error);
 		return;
@@ -250,13 +253,19 @@ bulk_action_worker_main(Datum arg)
 			break;
 		if (untidy && TimestampDifferenceExceeds(idle_since, now, TIDY_AFTER_MS))
 		{
+			action_session_discard();
 			tidy_queue();
 			untidy = false;
+			continue;			/* a wake-up may have come meanwhile */
 		}
 		if (untidy)
 			timeout_ms = Min(timeout_ms, TIDY_AFTER_MS);
 		if (next_due != 0)
-			timeout_ms = Min(Max(timeout_ms, 1), TimestampDifferenceMilliseconds(now, next_due) + 1);
+		{
+			long		due_ms = TimestampDifferenceMilliseconds(now, next_due) + 1;
+
+			timeout_ms = timeout_ms > 0 ? Min(timeout_ms, due_ms) : due_ms;
+		}
 		background_wait(Max(timeout_ms, 1));
 	}
 	if (untidy)

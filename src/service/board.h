@@ -15,6 +15,7 @@
 
 #define MAX_LANES 32			/* lanes of one action at most */
 #define BOARD_MAX_ACTIONS 64	/* actions being worked on at once, all databases together */
+#define BOARD_MAX_SHARE 32		/* of them, of one session user */
 #define BOARD_MAX_WORKERS 64	/* of one group that lanes are spread over */
 
 /* ---- settings (defined in bulk_action.c) ---- */
@@ -118,6 +119,7 @@ typedef struct Task
 {
 	TaskKind	kind;
 	int			entry;			/* index of the action on the board */
+	int			slot;			/* of the worker that has it */
 	int64		action_no;
 	int			lane;			/* TASK_APPLY */
 	int32		available;		/* TASK_APPLY: chunks written to the lane when the task was handed out */
@@ -133,7 +135,10 @@ typedef struct ActionProgress
 	bool		at_end;			/* the whole source is chunked */
 } ActionProgress;
 
-/* Puts an action on the board or refreshes it; false: no place left. */
+/*
+ * Puts an action on the board or refreshes it; false: no place left, or the
+ * session user has his share of them already.
+ */
 extern bool board_publish(Oid database, Oid session_user, int64 action_no,
 						  const ActionProgress *progress);
 

@@ -161,11 +161,15 @@ board_publish(Oid database, Oid session_user, int64 action_no,
 {
 	BoardAction *action;
 	bool		found;
+	int			held = 0;
 
 	board_lock();
 	action = find_action(database, action_no);
 	found = action != NULL;
 	for (int i = 0; !found && i < BOARD_MAX_ACTIONS; i++)
+		if (board->actions[i].action_no != 0 && board->actions[i].session_user == session_user)
+			held++;
+	for (int i = 0; !found && held < BOARD_MAX_SHARE && i < BOARD_MAX_ACTIONS; i++)
 	{
 		if (board->actions[i].action_no != 0)
 			continue;
@@ -472,6 +476,7 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 			best = action;
 			*task = candidate;
 			task->entry = i;
+			task->slot = slot;
 			task->action_no = action->action_no;
 		}
 	}
@@ -500,11 +505,12 @@ end_task(const Task *task)
 	BoardAction *action = &board->actions[task->entry];
 	int		   *holder;
 
-	if (action->action_no != task->action_no)
+	if (action->action_no != task->action_no || action->database != MyDatabaseId)
 		return NULL;
 	holder = task->kind == TASK_CHUNK ? &action->chunking_by : &action->lane_by[task->lane];
-	if (*holder != NOBODY)
-		board->slots[*holder].busy = false;
+	if (*holder != task->slot)
+		return NULL;			/* it was ended before */
+	board->slots[*holder].busy = false;
 	*holder = NOBODY;
 	return action;
 }

@@ -49,6 +49,12 @@
 #include "base/compat.h"
 #include "service/transaction.h"
 
+/*
+ * A worker that waits for a lock of a client's holds a place that others may
+ * need; it gives up, makes room, and comes back.
+ */
+#define LOCK_TIMEOUT "30s"
+
 static bool commit_as_submitter = false;
 
 static void
@@ -89,7 +95,7 @@ transaction_start(void)
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactDeferrable = false;
 	force_setting("statement_timeout", "0");
-	force_setting("lock_timeout", "0");
+	force_setting("lock_timeout", LOCK_TIMEOUT);
 	force_setting("idle_in_transaction_session_timeout", "0");
 	if (COMPAT_HAS_TRANSACTION_TIMEOUT)
 		force_setting("transaction_timeout", "0");
@@ -185,6 +191,7 @@ session_discard(void)
 	Assert(!IsTransactionState());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());	/* for dropping temporary objects */
 	PortalHashTableDeleteAll();
 	ResetAllOptions();
 	DropAllPreparedStatements();
@@ -193,5 +200,6 @@ session_discard(void)
 	ResetPlanCache();
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -8,7 +8,9 @@
  */
 #include "postgres.h"
 
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "pure/row_codec.h"
 #include "service/bookkeeping.h"
@@ -16,38 +18,59 @@
 #include "stage/action_session.h"
 #include "stage/update_plan.h"
 
+static MemoryContext context = NULL;	/* of the present action */
 static ActionSession *present = NULL;
 static bool used = false;		/* the session may hold things of an action */
+static bool source_is_stale = false;	/* a server or user mapping has changed */
 
 void
 action_session_forget(void)
 {
-	ActionSession *old = present;
-
 	present = NULL;
-	if (old != NULL)
-		MemoryContextDelete(old->context);
+	if (context != NULL)
+		MemoryContextReset(context);
+}
+
+void
+action_session_discard(void)
+{
+	action_session_forget();
+	if (!used)
+		return;
+	update_plan_forget();
+	session_discard();
+	used = false;
+}
+
+static void
+note_stale_source(Datum arg, int cache, uint32 hash)
+{
+	source_is_stale = true;
+}
+
+/* Once per process. */
+static void
+begin_sessions(void)
+{
+	context = AllocSetContextCreate(TopMemoryContext, "bulk_action session", ALLOCSET_SMALL_SIZES);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, note_stale_source, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, note_stale_source, (Datum) 0);
 }
 
 ActionSession *
 action_session_get(int64 action_no)
 {
-	MemoryContext context;
 	ActionSession *session;
 	Bookkeeping books;
 	SourceState source;
 
 	if (present != NULL && present->action->action_no == action_no)
 		return present;
-	action_session_forget();
-	if (used)
-	{
-		update_plan_forget();
-		session_discard();
-	}
+	action_session_discard();
+	if (context == NULL)
+		begin_sessions();
 	used = true;
 
-	context = AllocSetContextCreate(TopMemoryContext, "bulk_action session", ALLOCSET_SMALL_SIZES);
 	session = MemoryContextAllocZero(context, sizeof(ActionSession));
 	session->context = context;
 
@@ -60,10 +83,7 @@ action_session_get(int64 action_no)
 	transaction_commit(NULL, false);
 
 	if (session->action == NULL)
-	{
-		MemoryContextDelete(context);
 		return NULL;
-	}
 	present = session;
 	return session;
 }
@@ -93,9 +113,20 @@ action_session_open_source(ActionSession *session)
 
 	transaction_start();
 	submitter_enter(&action->submitter, &frame);
+	if (session->source != NULL && source_is_stale)
+	{
+		/* Temporary credentials, for one, are renewed by changing the user mapping. */
+		MemoryContextDelete(session->source_context);
+		session->source = NULL;
+	}
+	source_is_stale = false;
 	if (session->source == NULL)
+	{
+		session->source_context = AllocSetContextCreate(session->context, "bulk_action source",
+														ALLOCSET_SMALL_SIZES);
 		session->source = source_open(action->source, action->server, action->submitter.role,
-									  session->context);
+									  session->source_context);
+	}
 	else
 		source_check(action->source, action->server, action->submitter.role);
 	submitter_leave(&frame);

@@ -16,6 +16,7 @@ typedef struct ActionSession
 	MemoryContext context;		/* all of it */
 	Action	   *action;
 	Source	   *source;			/* NULL until opened */
+	MemoryContext source_context;
 	int			nfields;		/* 0 until the header is known */
 	CsvField   *header;
 } ActionSession;
@@ -38,5 +39,8 @@ extern void action_session_need_header(ActionSession *session);
 
 /* Forgets the present action, after an error for example. */
 extern void action_session_forget(void);
+
+/* The same, and discards what user code may have left in the session. */
+extern void action_session_discard(void);
 
 #endif							/* BULK_ACTION_ACTION_SESSION_H */

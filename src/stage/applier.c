@@ -120,6 +120,11 @@ apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
 			for (int f = 0; f < batch->target->nfields; f++)
 				sets_anything |= batch->sets[set][f];
 			found = update_plan_run(batch, set, together, count);
+			if (found > count)
+				ereport(ERROR,
+						(errcode(ERRCODE_CARDINALITY_VIOLATION),
+						 errmsg("%d rows of the file matched %llu rows of the table", count,
+								(unsigned long long) found)));
 			if (sets_anything)
 				outcomes->updated += found;
 			else

@@ -549,10 +549,10 @@ chunker_run(ActionSession *session, const Task *task)
 		done = commit_segment(session, &state, length);
 	}
 	hopeless = false;
+	rotate();
 	if (done)
 		board_chunked(task, state.lanes, state.lane_chunks, state.at_end);
 	else
 		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
-	rotate();
 	MemoryContextReset(task_context);
 }

@@ -122,16 +122,26 @@ describe_key(const Action *action, Target *target, Relation rel)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 		Form_pg_index form = index->rd_index;
+		bool		seen[INDEX_MAX_KEYS] = {false};
 		bool		match = form->indisunique && form->indisvalid && form->indimmediate &&
 			form->indnkeyatts == action->nkeys && index->rd_rel->relam == BTREE_AM_OID &&
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
 
+		/*
+		 * Each key column once (an index may list a column twice), and with
+		 * the column's own collation, by which the statement compares.
+		 */
 		for (int i = 0; match && i < form->indnkeyatts; i++)
 		{
-			const char *name = get_attname(RelationGetRelid(rel), form->indkey.values[i], true);
+			AttrNumber	number = form->indkey.values[i];
+			const char *name = get_attname(RelationGetRelid(rel), number, true);
+			int			position = name != NULL ? key_position(action, name) : -1;
 
-			match = name != NULL && key_position(action, name) >= 0;
+			match = position >= 0 && !seen[position] &&
+				index->rd_indcollation[i] == TupleDescAttr(RelationGetDescr(rel), number - 1)->attcollation;
+			if (position >= 0)
+				seen[position] = true;
 		}
 		for (int i = 0; match && i < form->indnkeyatts; i++)
 		{
@@ -159,7 +169,7 @@ describe_key(const Action *action, Target *target, Relation rel)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 			 errmsg("the key of entity table %s is no longer unique", target->qualified_name),
-			 errdetail("There is no valid, immediate, non-partial unique index over exactly the key columns."),
+			 errdetail("There is no valid, immediate, non-partial unique index over exactly the key columns, with their collations."),
 			 errhint("Create the index and register the entity again.")));
 }
 
@@ -280,6 +290,13 @@ target_open(const Action *action, const CsvField *header, int nfields)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s is not a table", target->qualified_name)));
 
+	if (rel->rd_rules != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table %s has rules", target->qualified_name),
+				 errdetail("What a rule makes of an update cannot be accounted for."),
+				 errhint("Use a trigger in place of the rule.")));
+	target->partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 	target->nfields = nfields;
 	describe_key(action, target, rel);
 	map_header(action, target, rel, header);

@@ -47,6 +47,7 @@ typedef struct Target
 {
 	Oid			relid;
 	char	   *qualified_name; /* quoted */
+	bool		partitioned;
 	int			nfields;
 	TargetColumn *columns;		/* one per field of the file */
 	int			nkeys;

@@ -34,6 +34,12 @@
 /* Statements kept; with more combinations of columns the oldest goes. */
 #define MAX_PLANS 64
 
+/*
+ * What is wrong with the table shows in any statement; files with very many
+ * combinations need not have each of them prepared twice.
+ */
+#define PREPARED_FIRST 8
+
 typedef struct KeptPlan
 {
 	char	   *key;
@@ -121,17 +127,21 @@ build_statement(const Target *target, const int *fields, int n)
 {
 	StringInfoData sql;
 
+	/* A unique index says nothing about tables that inherit from its own. */
+	const char *only = target->partitioned ? "" : "ONLY ";
+
 	initStringInfo(&sql);
 	if (n == target->nkeys)
 	{
 		appendStringInfoString(&sql, "SELECT 1 FROM ");
 		append_source(&sql, n);
-		appendStringInfo(&sql, " WHERE EXISTS (SELECT 1 FROM %s AS t WHERE ", target->qualified_name);
+		appendStringInfo(&sql, " WHERE EXISTS (SELECT 1 FROM %s%s AS t WHERE ", only,
+						 target->qualified_name);
 		append_key_match(&sql, target);
 		appendStringInfoString(&sql, ")");
 		return sql.data;
 	}
-	appendStringInfo(&sql, "UPDATE %s AS t SET ", target->qualified_name);
+	appendStringInfo(&sql, "UPDATE %s%s AS t SET ", only, target->qualified_name);
 	for (int i = target->nkeys; i < n; i++)
 	{
 		const TargetColumn *column = &target->columns[fields[i]];
@@ -248,7 +258,7 @@ update_plan_prepare(const RowBatch *batch)
 	int		   *fields = palloc(sizeof(int) * batch->target->nfields);
 	int			nparams;
 
-	for (int i = 0; i < batch->nsets; i++)
+	for (int i = 0; i < Min(batch->nsets, PREPARED_FIRST); i++)
 		(void) prepare(batch, i, fields, &nparams);
 }
 

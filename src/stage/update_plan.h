@@ -17,8 +17,8 @@
 extern uint64 update_plan_run(const RowBatch *batch, int column_set, const int *rows, int n);
 
 /*
- * Makes the plans for all rows of a batch.  What goes wrong here is wrong with
- * the table or the statement, not with a row.
+ * Makes plans for rows of a batch.  What goes wrong here is wrong with the
+ * table or the statement, not with a row.
  */
 extern void update_plan_prepare(const RowBatch *batch);
 
