@@ -24,6 +24,8 @@ CREATE TABLE bulk_action_internal.actions (
 	state text NOT NULL DEFAULT 'queued'
 		CHECK (state IN ('queued', 'running', 'paused', 'completed', 'cancelled', 'failed')),
 	stream_position bigint,
+	crashes integer NOT NULL DEFAULT 0,
+	suspect boolean NOT NULL DEFAULT false,
 	submitted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	started_at timestamptz,
 	finished_at timestamptz,
@@ -37,6 +39,10 @@ COMMENT ON COLUMN bulk_action_internal.actions.action_no IS 'order of submission
 COMMENT ON COLUMN bulk_action_internal.actions.settings IS 'what was captured at submit: name, value, name, value ...';
 COMMENT ON COLUMN bulk_action_internal.actions.stream_position IS
 	'place in the stream (account, entity), given once by the coordinator when it first sees the action committed';
+COMMENT ON COLUMN bulk_action_internal.actions.crashes IS
+	'times the server has restarted while the action was running, since it last made progress';
+COMMENT ON COLUMN bulk_action_internal.actions.suspect IS
+	'runs alone after a crash: the next crash is its own';
 CREATE UNIQUE INDEX actions_idempotency ON bulk_action_internal.actions
 	(submitted_role, account_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX actions_unfinished ON bulk_action_internal.actions (action_no)

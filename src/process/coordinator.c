@@ -40,7 +40,7 @@
 #include "stage/assignment.h"
 #include "stage/jobs.h"
 
-#define EVENTS_PER_ROUND 1000
+#define EVENTS_AT_A_TIME 1000
 #define STATS_INTERVAL_MS 1000
 #define RESTART_DELAY_MS 5000	/* after an error of the coordinator's own */
 #define SLOT_DELAY_MS 2000		/* until another try to start a worker */
@@ -54,6 +54,8 @@ typedef struct Running
 	char	   *id;
 	Oid			session_user;
 	const char *ending;			/* state it is about to end in; NULL: none */
+	bool		suspect;		/* runs alone after a crash, until it makes progress */
+	int64		passed;			/* board_chunks_passed() when it was put on the board */
 	Failure		failure;
 	MemoryContext context;		/* id, failure */
 } Running;
@@ -71,6 +73,7 @@ static Running running[BOARD_MAX_ACTIONS];
 static int	nrunning = 0;
 static UserGroup groups[BOARD_MAX_ACTIONS];
 static int	ngroups = 0;
+static List *ended = NIL;		/* numbers of actions whose end is to be notified; in round_context */
 
 /* ---- transactions ---- */
 
@@ -132,25 +135,56 @@ forget_running(Running *entry)
 	nrunning--;
 }
 
-/* Writes the end of an action, then tells those who listen. */
+/* Tells those who listen.  NOTIFY takes a server-wide lock at commit: a transaction of its own. */
+static void
+notify_ends(void)
+{
+	Bookkeeping books;
+	ListCell   *cell;
+
+	if (ended == NIL)
+		return;
+	begin(&books);
+	foreach(cell, ended)
+		jobs_notify(*(int64 *) lfirst(cell));
+	commit(&books, false);
+	ended = NIL;
+}
+
+/* To be told of once the present transaction is committed. */
+static void
+note_end(int64 action_no)
+{
+	MemoryContext old = MemoryContextSwitchTo(round_context);
+	int64	   *number = palloc(sizeof(int64));
+
+	*number = action_no;
+	ended = lappend(ended, number);
+	MemoryContextSwitchTo(old);
+}
+
+/* Inside a transaction: ends an action that nobody is inside of and that is not on the board. */
+static void
+end_off_board(int64 action_no, const char *state, const Failure *failure)
+{
+	jobs_finish_action(action_no, state, failure);
+	note_end(action_no);
+}
+
+/* Writes the end of an action on the board. */
 static void
 finish(Running *entry, const char *state)
 {
 	Bookkeeping books;
-	int64		action_no = entry->action_no;
 
 	begin(&books);
-	jobs_finish_action(action_no, state, &entry->failure);
+	jobs_finish_action(entry->action_no, state, &entry->failure);
+	note_end(entry->action_no);
 	commit(&books, true);
 	if (strcmp(state, "failed") == 0)
 		ereport(LOG,
 				(errmsg("bulk action %s failed: %s", entry->id, entry->failure.message)));
 	forget_running(entry);
-
-	/* NOTIFY takes a server-wide lock at commit: not in the transaction that matters. */
-	begin(&books);
-	jobs_notify(action_no);
-	commit(&books, false);
 }
 
 /* True if the tables agree with the board that nothing is left to do. */
@@ -211,27 +245,39 @@ finish_actions(void)
  * this one had put there; that one is taken over first.
  */
 static void
+take_event(const ActionEvent *event)
+{
+	Running    *entry = find_running(event->action_no);
+	bool		cancel = strcmp(event->kind, "cancel") == 0;
+	const char *state = cancel ? "cancelled" : "failed";
+
+	if (!event->unfinished)
+		jobs_delete_event(event->event_no);
+	else if (entry != NULL)
+		begin_ending(entry, state, &event->failure, cancel);
+	else if (board_is_busy(birth->database, event->action_no))
+		database_wake(birth->database);
+	else
+		end_off_board(event->action_no, state, &event->failure);
+}
+
+/* All of them, or an action that was cancelled before it began would be begun. */
+static void
 take_events(void)
 {
 	ActionEvent *events;
-	int			n = jobs_read_events(&events, EVENTS_PER_ROUND);
+	int64		last = 0;
+	int			n;
 
-	for (int i = 0; i < n; i++)
+	do
 	{
-		ActionEvent *event = &events[i];
-		Running    *entry = find_running(event->action_no);
-		bool		cancel = strcmp(event->kind, "cancel") == 0;
-		const char *state = cancel ? "cancelled" : "failed";
-
-		if (!event->unfinished)
-			jobs_delete_event(event->event_no);
-		else if (entry != NULL)
-			begin_ending(entry, state, &event->failure, cancel);
-		else if (board_is_busy(birth->database, event->action_no))
-			database_wake(birth->database);
-		else
-			jobs_finish_action(event->action_no, state, &event->failure);
-	}
+		n = jobs_read_events(&events, last, EVENTS_AT_A_TIME);
+		for (int i = 0; i < n; i++)
+		{
+			take_event(&events[i]);
+			last = events[i].event_no;
+		}
+	} while (n == EVENTS_AT_A_TIME);
 }
 
 /* A role that no worker can connect as will not get better by trying. */
@@ -278,8 +324,72 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);
 	entry->id = keep(entry, head->id);
 	entry->session_user = head->session_role;
+	entry->suspect = head->crashes > 0;
+	entry->passed = board_chunks_passed(birth->database, head->action_no);
 	nrunning++;
 	return true;
+}
+
+/*
+ * After a crash of the server, for which any action that was running may be to
+ * blame (a C function called by a trigger, for example), those run alone, one
+ * after the other, each until it makes progress; only that one is charged with
+ * the next crash.  Leaves the one of the heads that may run now; true if that one is new and
+ * has to be known before it runs.
+ */
+static bool
+quarantine(StreamHead *heads, int n)
+{
+	StreamHead *suspect = NULL;
+
+	for (int i = 0; i < n && suspect == NULL; i++)
+		if (heads[i].crashes > 0)
+			suspect = &heads[i];
+	if (suspect == NULL)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (&heads[i] != suspect)
+			heads[i].action_no = 0;
+
+	if (suspect->crashes >= bulk_action_max_attempts)
+	{
+		Failure		failure = {
+			.code = "57P02",
+			.message = psprintf("the server crashed %d times while this action was running", suspect->crashes),
+			.hint = "The server's log says what crashed; triggers and functions of the target table are the first to look at."
+		};
+
+		end_off_board(suspect->action_no, "failed", &failure);
+		suspect->action_no = 0;
+		database_wake(birth->database);
+		return false;
+	}
+	if (find_running(suspect->action_no) != NULL)
+		return false;
+	jobs_set_suspect(suspect->action_no);
+	return true;
+}
+
+/* Lets go of a suspect that has made progress; true if there was one. */
+static bool
+release_suspect(void)
+{
+	Bookkeeping books;
+
+	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
+	{
+		Running    *entry = &running[i];
+
+		if (entry->action_no == 0 || !entry->suspect ||
+			board_chunks_passed(birth->database, entry->action_no) <= entry->passed)
+			continue;
+		entry->suspect = false;
+		begin(&books);
+		jobs_clear_crashes(entry->action_no);
+		commit(&books, true);
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -290,6 +400,7 @@ static bool
 look(void)
 {
 	bool		placed = true;
+	bool		suspicious;
 	Bookkeeping books;
 	StreamHead *heads;
 	ActionProgress *progress;
@@ -299,17 +410,18 @@ look(void)
 	jobs_position_actions();
 	take_events();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
+	suspicious = quarantine(heads, n);
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		Failure		failure;
 
-		if (find_running(heads[i].action_no) != NULL)
+		if (heads[i].action_no == 0 || find_running(heads[i].action_no) != NULL)
 			heads[i].action_no = 0;
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !can_connect(&heads[i], &failure))
 		{
-			jobs_finish_action(heads[i].action_no, "failed", &failure);
+			end_off_board(heads[i].action_no, "failed", &failure);
 			heads[i].action_no = 0;
 			/* Its successor in the stream is next. */
 			database_wake(birth->database);
@@ -320,7 +432,7 @@ look(void)
 			jobs_read_progress(heads[i].action_no, &progress[i]);
 		}
 	}
-	commit(&books, false);
+	commit(&books, suspicious);
 
 	/* On the board only now: a worker must find the action running. */
 	for (int i = 0; i < n; i++)
@@ -332,18 +444,20 @@ look(void)
 static void
 record_statistics(void)
 {
-	static TimestampTz last = 0;
+	static TimestampTz next = 0;
 	TimestampTz now = GetCurrentTimestamp();
 	Bookkeeping books;
 
-	if (!TimestampDifferenceExceeds(last, now, STATS_INTERVAL_MS))
+	if (now < next)
 		return;
-	last = now;
 	begin(&books);
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 		if (running[i].action_no != 0)
 			jobs_record_stats(running[i].action_no);
 	commit(&books, false);
+
+	/* Counting takes longer the larger the file; at most a twentieth of the time goes into it. */
+	next = TimestampTzPlusMilliseconds(now, STATS_INTERVAL_MS) + 20 * (GetCurrentTimestamp() - now);
 }
 
 /* ---- workers ---- */
@@ -436,6 +550,16 @@ come_back_after_error(int code, Datum arg)
 		database_put_off(birth->database, background_was_asked_to_end() ? 0 : RESTART_DELAY_MS);
 }
 
+static void
+charge_crash(void)
+{
+	Bookkeeping books;
+
+	begin(&books);
+	jobs_charge_crash();
+	commit(&books, true);
+}
+
 static bool
 extension_is_there(void)
 {
@@ -465,6 +589,8 @@ bulk_action_coordinator_main(Datum arg)
 	board_sweep(birth->database);
 	if (!extension_is_there())
 		proc_exit(0);
+	if (database_first_visit(birth->database))
+		charge_crash();
 
 	for (;;)
 	{
@@ -478,6 +604,8 @@ bulk_action_coordinator_main(Datum arg)
 			board_full = !look();
 		(void) slot_reclaim(ATTACH_LIMIT_MS);
 		look_again = finish_actions();
+		look_again |= release_suspect();
+		notify_ends();
 		timeout_ms = start_workers();
 		if (nrunning > 0)
 			record_statistics();

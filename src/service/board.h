@@ -78,6 +78,9 @@ extern bool database_take_wakeup(Oid database);
 /* The coordinator wants to leave: true (and its slot is released) unless there was a wake-up. */
 extern bool database_leave(Oid database, int slot, uint32 generation);
 
+/* True once for each database after the server has started. */
+extern bool database_first_visit(Oid database);
+
 /* The coordinator died of an error: it is to be started again after a while. */
 extern void database_put_off(Oid database, int delay_ms);
 
@@ -145,6 +148,9 @@ extern bool board_publish(Oid database, Oid session_user, int64 action_no,
 /* No task of the action is handed out any more; with interrupt, those inside one are cancelled. */
 extern void board_close(Oid database, int64 action_no, bool interrupt);
 extern bool board_is_busy(Oid database, int64 action_no);
+
+/* Chunks written and applied so far; grows as long as the action makes progress. */
+extern int64 board_chunks_passed(Oid database, int64 action_no);
 extern bool board_is_closed(int entry, int64 action_no);
 extern void board_remove(Oid database, int64 action_no);
 

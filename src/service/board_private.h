@@ -29,6 +29,7 @@ typedef struct DatabaseEntry
 	Oid			oid;			/* InvalidOid: free */
 	bool		wanted;			/* woken since its coordinator last looked */
 	bool		starved;
+	bool		visited;		/* a coordinator has been here since the server started */
 	TimestampTz not_before;		/* no coordinator until then */
 	int			blocked_by;		/* pid of the backend that blocks it; 0: none */
 } DatabaseEntry;

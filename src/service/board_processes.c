@@ -333,6 +333,21 @@ database_leave(Oid database, int slot, uint32 generation)
 	return leave;
 }
 
+bool
+database_first_visit(Oid database)
+{
+	DatabaseEntry *entry;
+	bool		first;
+
+	board_lock();
+	entry = board_find_database(database, true);
+	first = entry != NULL && !entry->visited;
+	if (first)
+		entry->visited = true;
+	board_unlock();
+	return first;
+}
+
 void
 database_put_off(Oid database, int delay_ms)
 {

@@ -239,6 +239,20 @@ board_is_busy(Oid database, int64 action_no)
 	return busy;
 }
 
+int64
+board_chunks_passed(Oid database, int64 action_no)
+{
+	BoardAction *action;
+	int64		passed = 0;
+
+	board_lock();
+	action = find_action(database, action_no);
+	for (int lane = 0; action != NULL && lane < action->progress.lanes; lane++)
+		passed += (int64) action->progress.produced[lane] + action->progress.next[lane];
+	board_unlock();
+	return passed;
+}
+
 bool
 board_is_closed(int entry, int64 action_no)
 {

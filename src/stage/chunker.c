@@ -127,7 +127,7 @@ add_error(Parse *parse, int sqlerrcode, const char *message)
 	error->line = record->line;
 	strlcpy(error->code, unpack_sql_state(sqlerrcode), sizeof(error->code));
 	error->message = pstrdup(message);
-	error->record = printable(record->raw, Min(record->raw_len, CSV_READER_TOO_LONG_RAW));
+	error->record = printable(record->raw, record->raw_len);
 	error->record_length = strlen(error->record);
 }
 

@@ -43,6 +43,7 @@ typedef struct StreamHead
 	char	   *id;
 	char	   *state;
 	Oid			session_role;
+	int			crashes;
 } StreamHead;
 
 /* Gives newly seen actions their position in their stream. */
@@ -51,6 +52,16 @@ extern void jobs_position_actions(void);
 /* Unfinished actions that are first in their stream, at most max, most urgent first. */
 extern int	jobs_stream_heads(StreamHead **heads, int max);
 extern void jobs_start_action(int64 action_no);
+
+/*
+ * The server has restarted, perhaps because of an action: charges the one that
+ * was running alone as a suspect, or else all that were running.
+ */
+extern void jobs_charge_crash(void);
+extern void jobs_set_suspect(int64 action_no);
+
+/* It has made progress: it is not to blame. */
+extern void jobs_clear_crashes(int64 action_no);
 extern void jobs_read_progress(int64 action_no, ActionProgress *progress);
 extern void jobs_record_stats(int64 action_no);
 
@@ -79,10 +90,11 @@ typedef struct ActionEvent
 } ActionEvent;
 
 /*
- * The oldest events, up to max.  Those of an action that ends are deleted with
- * that, in the same transaction, so that none is lost in between.
+ * Events after a number, the oldest first, up to max.  Those of an action that
+ * ends are deleted with that, in the same transaction, so that none is lost in
+ * between.
  */
-extern int	jobs_read_events(ActionEvent **events, int max);
+extern int	jobs_read_events(ActionEvent **events, int64 after, int max);
 extern void jobs_delete_event(int64 event_no);
 extern void jobs_report_failure(int64 action_no, const Failure *failure);
 extern void jobs_notify(int64 action_no);

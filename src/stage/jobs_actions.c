@@ -105,8 +105,8 @@ int
 jobs_stream_heads(StreamHead **heads, int max)
 {
 	static Statement statement = {
-		"SELECT head.action_no, head.id, head.state, head.session_role"
-		" FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role"
+		"SELECT head.action_no, head.id, head.state, head.session_role, head.crashes"
+		" FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role, crashes"
 		"  FROM bulk_action_internal.actions"
 		"  WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
 		"  ORDER BY account_id, entity_type, stream_position) AS head"
@@ -126,6 +126,7 @@ jobs_stream_heads(StreamHead **heads, int max)
 		head->id = statement_text(i, 2);
 		head->state = statement_text(i, 3);
 		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
+		head->crashes = DatumGetInt32(statement_value(i, 5, NULL));
 	}
 	return n;
 }
@@ -137,6 +138,43 @@ jobs_start_action(int64 action_no)
 		"UPDATE bulk_action_internal.actions SET state = 'running',"
 		" started_at = coalesce(started_at, pg_catalog.clock_timestamp())"
 		" WHERE action_no = $1 AND state = 'queued'",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_charge_crash(void)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET crashes = crashes + 1"
+		" WHERE state = 'running' AND (suspect OR NOT EXISTS (SELECT 1"
+		"  FROM bulk_action_internal.actions AS s WHERE s.state = 'running' AND s.suspect))",
+		{InvalidOid}
+	};
+
+	(void) statement_run(&statement, NULL, NULL);
+}
+
+void
+jobs_set_suspect(int64 action_no)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET suspect = true WHERE action_no = $1",
+		{INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(action_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_clear_crashes(int64 action_no)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET crashes = 0, suspect = false WHERE action_no = $1",
 		{INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(action_no)};
@@ -213,7 +251,7 @@ void
 jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 {
 	static Statement finish = {
-		"UPDATE bulk_action_internal.actions SET state = $2, finished_at = pg_catalog.clock_timestamp(),"
+		"UPDATE bulk_action_internal.actions SET state = $2, suspect = false, finished_at = pg_catalog.clock_timestamp(),"
 		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
@@ -247,16 +285,16 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 }
 
 int
-jobs_read_events(ActionEvent **events, int max)
+jobs_read_events(ActionEvent **events, int64 after, int max)
 {
 	static Statement statement = {
 		"SELECT e.event_no, e.action_no, e.kind, e.error_code, e.error_message, e.error_detail,"
 		" e.error_hint, EXISTS (SELECT 1 FROM bulk_action_internal.actions AS a"
 		"  WHERE a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused'))"
-		" FROM bulk_action_internal.events AS e ORDER BY e.event_no LIMIT $1",
-		{INT4OID}
+		" FROM bulk_action_internal.events AS e WHERE e.event_no > $1 ORDER BY e.event_no LIMIT $2",
+		{INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int32GetDatum(max)};
+	Datum		values[] = {Int64GetDatum(after), Int32GetDatum(max)};
 	int			n = (int) statement_run(&statement, values, NULL);
 
 	*events = palloc0(sizeof(ActionEvent) * Max(n, 1));

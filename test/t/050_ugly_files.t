@@ -128,7 +128,7 @@ file_is_applied('a quoted field that goes on for more than 1 MiB is taken for on
 	text => $header . qq(1,a,"$third\n$third\n$third"\n2,b,c\n),
 	applied => [ [ 2, 'b', 'c' ] ],
 	errors => [
-		[ 2, $format, 'quoted field does not end', substr(qq(1,a,"$third), 0, 1024) ],
+		[ 2, $format, 'quoted field does not end', qq(1,a,"$third) ],
 		[ 3, $format, 'the row has 1 fields, the header has 3', $third ],
 		[ 4, $format, $stray ] ]);
 
@@ -222,7 +222,7 @@ file_is_applied('one field more, one less, a comma at the end',
 file_is_applied('a row with more fields than any table has columns',
 	text => $header . '1,a' . ',b' x 5000 . "\n2,c,d\n",
 	applied => [ [ 2, 'c', 'd' ] ],
-	errors => [ [ 2, $format, 'record has too many fields', substr('1,a' . ',b' x 5000, 0, 1024) ] ]);
+	errors => [ [ 2, $format, 'record has too many fields', '1,a' . ',b' x 5000 ] ]);
 file_is_applied('what other programs give a meaning is plain text',
 	text => $header . "1,\\N,NULL\n\\.\n2,'a','b'\n3,=1+1,\\n\n#4,c,d\n",
 	applied => [ [ 1, '\\N', 'NULL' ], [ 2, "'a'", "'b'" ], [ 3, '=1+1', '\\n' ] ],
