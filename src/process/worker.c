@@ -79,10 +79,10 @@ run_task(const Task *task)
 
 	describe_task(session, task);
 	error_context_stack = &context;
-	if (task->attempt >= bulk_action_max_attempts)
+	if (task->deaths >= bulk_action_max_attempts)
 		ereport(ERROR,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
-				 errmsg("worker ended in the middle of its task, %d times in a row", task->attempt),
+				 errmsg("worker ended in the middle of its task, %d times in a row", task->deaths),
 				 errhint("The server's log says who or what ended it.")));
 	if (task->kind == TASK_CHUNK)
 	{
@@ -132,7 +132,7 @@ static void
 handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 {
 	FailureKind kind = failure_kind(error);
-	int			attempt = task->attempt + 1;
+	int			attempt = Max(task->attempt + 1, task->deaths);
 	int64		delay;
 
 	if (kind == FAILURE_INTERRUPT && board_is_closed(task->entry, task->action_no))

@@ -127,6 +127,7 @@ typedef struct Task
 	int			lane;			/* TASK_APPLY */
 	int32		available;		/* TASK_APPLY: chunks written to the lane when the task was handed out */
 	int			attempt;		/* failed tries before this one */
+	int			deaths;			/* workers that have ended inside the task before */
 } Task;
 
 /* What the coordinator knows of an action from the tables. */

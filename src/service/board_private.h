@@ -45,9 +45,11 @@ typedef struct BoardAction
 	ActionProgress progress;
 	int			chunking_by;	/* slot inside the chunking task, or NOBODY */
 	int			chunking_attempts;
+	int			chunking_deaths;	/* of workers inside it, in a row */
 	TimestampTz chunking_due;
 	int			lane_by[MAX_LANES];
 	int			lane_attempts[MAX_LANES];
+	int			lane_deaths[MAX_LANES];
 	TimestampTz lane_due[MAX_LANES];
 	int16		preferred[MAX_LANES];	/* slot that should take the lane, or NOBODY */
 } BoardAction;

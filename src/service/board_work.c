@@ -101,15 +101,15 @@ wake_idle_workers(Oid database, Oid session_user, int tasks)
  * that it runs in (pg_terminate_backend), and would do so for ever.
  */
 static void
-count_death(BoardAction *action, int *attempts, TimestampTz *due)
+count_death(BoardAction *action, int *deaths, TimestampTz *due)
 {
 	DatabaseEntry *entry = board_find_database(action->database, false);
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (entry != NULL && entry->blocked_by != 0)
 		return;					/* it was we who ended it */
-	(*attempts)++;
-	*due = TimestampTzPlusMilliseconds(now, retry_delay_ms(*attempts, DEATH_BASE_MS, DEATH_CAP_MS, (uint64) now));
+	(*deaths)++;
+	*due = TimestampTzPlusMilliseconds(now, retry_delay_ms(*deaths, DEATH_BASE_MS, DEATH_CAP_MS, (uint64) now));
 }
 
 void
@@ -130,14 +130,14 @@ board_drop_holder(int slot)
 		if (action->chunking_by == slot)
 		{
 			action->chunking_by = NOBODY;
-			count_death(action, &action->chunking_attempts, &action->chunking_due);
+			count_death(action, &action->chunking_deaths, &action->chunking_due);
 		}
 		for (int lane = 0; lane < MAX_LANES; lane++)
 		{
 			if (action->lane_by[lane] == slot)
 			{
 				action->lane_by[lane] = NOBODY;
-				count_death(action, &action->lane_attempts[lane], &action->lane_due[lane]);
+				count_death(action, &action->lane_deaths[lane], &action->lane_due[lane]);
 			}
 			if (action->preferred[lane] == slot)
 				action->preferred[lane] = NOBODY;
@@ -437,6 +437,7 @@ pick_task(BoardAction *action, int slot, TimestampTz now, Task *task, TimestampT
 			task->lane = 0;
 			task->available = 0;
 			task->attempt = action->chunking_attempts;
+			task->deaths = action->chunking_deaths;
 			return true;
 		}
 		if (*next_due == 0 || action->chunking_due < *next_due)
@@ -464,6 +465,7 @@ pick_task(BoardAction *action, int slot, TimestampTz now, Task *task, TimestampT
 	task->lane = best;
 	task->available = action->progress.produced[best];
 	task->attempt = action->lane_attempts[best];
+	task->deaths = action->lane_deaths[best];
 	return true;
 }
 
@@ -549,6 +551,7 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
 		bool		first = action->progress.lanes == 0;
 
 		action->chunking_attempts = 0;
+		action->chunking_deaths = 0;
 		action->chunking_due = 0;
 		action->progress.lanes = Max(action->progress.lanes, lanes);
 		for (int lane = 0; lane < lanes; lane++)
@@ -575,6 +578,7 @@ board_applied(const Task *task, int32 next_chunk)
 		bool		wanted = wants_chunking(action);
 
 		action->lane_attempts[task->lane] = 0;
+		action->lane_deaths[task->lane] = 0;
 		action->lane_due[task->lane] = 0;
 		action->progress.next[task->lane] = Max(action->progress.next[task->lane], next_chunk);
 		if (!wanted && wants_chunking(action))
