@@ -24,12 +24,12 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-int			bulk_action_max_workers = 4;
-int			bulk_action_max_queued_chunks = 128;
-int			bulk_action_max_attempts = 10;
-int			bulk_action_idle_timeout = 10000;
-int			bulk_action_rescan_interval = 300;
-char	   *bulk_action_file_root = NULL;
+int   bulk_action_max_workers = 4;
+int   bulk_action_max_queued_chunks = 128;
+int   bulk_action_max_attempts = 10;
+int   bulk_action_idle_timeout = 10000;
+int   bulk_action_rescan_interval = 300;
+char *bulk_action_file_root = NULL;
 
 static shmem_request_hook_type previous_shmem_request = NULL;
 static shmem_startup_hook_type previous_shmem_startup = NULL;

@@ -61,13 +61,13 @@
 	object_aclcheck(TableSpaceRelationId, tablespace, role, mode)
 #define can_set_role(member, role) member_can_set_role(member, role)
 #else
-#define relation_ownercheck(relation, role) pg_class_ownercheck(relation, role)
-#define database_ownercheck(database, role) pg_database_ownercheck(database, role)
-#define extension_ownercheck(extension, role) pg_extension_ownercheck(extension, role)
-#define namespace_ownercheck(schema, role) pg_namespace_ownercheck(schema, role)
-#define namespace_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
+#define relation_ownercheck(relation, role)     pg_class_ownercheck(relation, role)
+#define database_ownercheck(database, role)     pg_database_ownercheck(database, role)
+#define extension_ownercheck(extension, role)   pg_extension_ownercheck(extension, role)
+#define namespace_ownercheck(schema, role)      pg_namespace_ownercheck(schema, role)
+#define namespace_aclcheck(schema, role, mode)  pg_namespace_aclcheck(schema, role, mode)
 #define database_aclcheck(database, role, mode) pg_database_aclcheck(database, role, mode)
-#define server_aclcheck(server, role, mode) pg_foreign_server_aclcheck(server, role, mode)
+#define server_aclcheck(server, role, mode)     pg_foreign_server_aclcheck(server, role, mode)
 #define tablespace_aclcheck(tablespace, role, mode) \
 	pg_tablespace_aclcheck(tablespace, role, mode)
 #define can_set_role(member, role) is_member_of_role(member, role)
@@ -78,10 +78,10 @@
 
 /* A process's number, by which others find its latch. */
 #if PG_VERSION_NUM >= 170000
-#define compat_my_proc_number() ((int) MyProcNumber)
+#define compat_my_proc_number()   ((int) MyProcNumber)
 #define compat_proc_latch(number) (&GetPGProcByNumber(number)->procLatch)
 #else
-#define compat_my_proc_number() (MyProc->pgprocno)
+#define compat_my_proc_number()   (MyProc->pgprocno)
 #define compat_proc_latch(number) (&ProcGlobal->allProcs[number].procLatch)
 #endif
 
@@ -117,7 +117,7 @@ bulk_action_create_wait_event_set(int nevents)
 static inline bool
 jsonb_parse(char *text, Jsonb **result)
 {
-	Datum		value;
+	Datum value;
 #if PG_VERSION_NUM >= 160000
 	ErrorSaveContext failure = {T_ErrorSaveContext};
 
@@ -141,4 +141,4 @@ jsonb_parse(char *text, Jsonb **result)
  */
 #define COMPAT_INVALID_DATABASE (-2)
 
-#endif							/* BULK_ACTION_COMPAT_H */
+#endif /* BULK_ACTION_COMPAT_H */

@@ -24,10 +24,10 @@
 #include "base/compat.h"
 #include "process/background.h"
 
-#define LAUNCHER_RESTART_S 5
+#define LAUNCHER_RESTART_S  5
 #define WARNING_INTERVAL_MS 60000
 
-static Birth birth;
+static Birth                 birth;
 static volatile sig_atomic_t asked_to_end = false;
 
 /* ProcDiePending is no longer set when the callbacks of the exit run. */
@@ -71,7 +71,7 @@ static void
 warn_no_slot(void)
 {
 	static TimestampTz last = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz        now = GetCurrentTimestamp();
 
 	if (last != 0 && !TimestampDifferenceExceeds(last, now, WARNING_INTERVAL_MS))
 		return;
@@ -80,15 +80,16 @@ warn_no_slot(void)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("bulk_action could not start a background process: no slot is free"),
 			 errhint("Raise max_worker_processes (now %d). bulk_action needs one for its launcher, "
-					 "one for each database at work and one or more for workers.", max_worker_processes)));
+					 "one for each database at work and one or more for workers.",
+					 max_worker_processes)));
 }
 
 bool
 background_launch(ProcessKind kind, Oid database, Oid session_user)
 {
-	BackgroundWorker worker;
+	BackgroundWorker        worker;
 	BackgroundWorkerHandle *handle;
-	Birth		child = {.database = database, .session_user = session_user};
+	Birth                   child = {.database = database, .session_user = session_user};
 
 	child.slot = slot_reserve(kind, database, session_user, &child.generation);
 	if (child.slot < 0)
@@ -131,7 +132,7 @@ background_begin(void)
 void
 background_wait(long timeout_ms)
 {
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
 	pgstat_report_stat(true);
 	if (timeout_ms >= 0)

@@ -12,10 +12,10 @@
 /* Passed to a process in bgw_extra. */
 typedef struct Birth
 {
-	int			slot;
-	uint32		generation;
-	Oid			database;
-	Oid			session_user;	/* workers only */
+	int    slot;
+	uint32 generation;
+	Oid    database;
+	Oid    session_user; /* workers only */
 } Birth;
 
 /* SQL-invisible entry points, looked up by name. */
@@ -41,4 +41,4 @@ extern bool background_was_asked_to_end(void);
 /* Waits on MyLatch up to timeout_ms (-1: for ever); reloads the configuration if asked to. */
 extern void background_wait(long timeout_ms);
 
-#endif							/* BULK_ACTION_BACKGROUND_H */
+#endif /* BULK_ACTION_BACKGROUND_H */

@@ -40,40 +40,40 @@
 #include "stage/assignment.h"
 #include "stage/jobs.h"
 
-#define EVENTS_AT_A_TIME 1000
-#define STATS_INTERVAL_MS 1000
-#define RESTART_DELAY_MS 5000	/* after an error of the coordinator's own */
-#define SLOT_DELAY_MS 2000		/* until another try to start a worker */
-#define ATTACH_LIMIT_MS 30000	/* a worker that has not come up by then never will */
+#define EVENTS_AT_A_TIME    1000
+#define STATS_INTERVAL_MS   1000
+#define RESTART_DELAY_MS    5000  /* after an error of the coordinator's own */
+#define SLOT_DELAY_MS       2000  /* until another try to start a worker */
+#define ATTACH_LIMIT_MS     30000 /* a worker that has not come up by then never will */
 #define STARTS_WITHOUT_LIFE 3
 
 /* An action on the board. */
 typedef struct Running
 {
-	int64		action_no;		/* 0: free */
-	char	   *id;
-	Oid			session_user;
-	const char *ending;			/* state it is about to end in; NULL: none */
-	bool		suspect;		/* runs alone after a crash, until it makes progress */
-	int64		passed;			/* board_chunks_passed() when it was put on the board */
-	Failure		failure;
-	MemoryContext context;		/* id, failure */
+	int64         action_no; /* 0: free */
+	char         *id;
+	Oid           session_user;
+	const char   *ending;  /* state it is about to end in; NULL: none */
+	bool          suspect; /* runs alone after a crash, until it makes progress */
+	int64         passed;  /* board_chunks_passed() when it was put on the board */
+	Failure       failure;
+	MemoryContext context; /* id, failure */
 } Running;
 
 /* A session user whose workers are started. */
 typedef struct UserGroup
 {
-	Oid			session_user;
-	int			starts;			/* since a worker of the group last asked for a task */
+	Oid session_user;
+	int starts; /* since a worker of the group last asked for a task */
 } UserGroup;
 
-static const Birth *birth;
+static const Birth  *birth;
 static MemoryContext round_context;
-static Running running[BOARD_MAX_ACTIONS];
-static int	nrunning = 0;
-static UserGroup groups[BOARD_MAX_ACTIONS];
-static int	ngroups = 0;
-static List *ended = NIL;		/* numbers of actions whose end is to be notified; in round_context */
+static Running       running[BOARD_MAX_ACTIONS];
+static int           nrunning = 0;
+static UserGroup     groups[BOARD_MAX_ACTIONS];
+static int           ngroups = 0;
+static List         *ended = NIL; /* numbers of actions whose end is to be notified; in round_context */
 
 /* ---- transactions ---- */
 
@@ -156,7 +156,7 @@ static void
 note_end(int64 action_no)
 {
 	MemoryContext old = MemoryContextSwitchTo(round_context);
-	int64	   *number = palloc(sizeof(int64));
+	int64        *number = palloc(sizeof(int64));
 
 	*number = action_no;
 	ended = lappend(ended, number);
@@ -191,9 +191,9 @@ finish(Running *entry, const char *state)
 static bool
 is_completed(const Running *entry)
 {
-	Bookkeeping books;
+	Bookkeeping    books;
 	ActionProgress progress;
-	bool		completed;
+	bool           completed;
 
 	begin(&books);
 	jobs_read_progress(entry->action_no, &progress);
@@ -208,11 +208,11 @@ is_completed(const Running *entry)
 static bool
 finish_actions(void)
 {
-	bool		any = false;
+	bool any = false;
 
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 	{
-		Running    *entry = &running[i];
+		Running *entry = &running[i];
 
 		if (entry->action_no == 0)
 			continue;
@@ -248,7 +248,7 @@ static void
 take_event(const ActionEvent *event)
 {
 	Running    *entry = find_running(event->action_no);
-	bool		cancel = strcmp(event->kind, "cancel") == 0;
+	bool        cancel = strcmp(event->kind, "cancel") == 0;
 	const char *state = cancel ? "cancelled" : "failed";
 
 	if (!event->unfinished)
@@ -266,8 +266,8 @@ static void
 take_events(void)
 {
 	ActionEvent *events;
-	int64		last = 0;
-	int			n;
+	int64        last = 0;
+	int          n;
 
 	do
 	{
@@ -284,9 +284,9 @@ take_events(void)
 static bool
 can_connect(const StreamHead *head, Failure *failure)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(head->session_role));
-	bool		login = false;
-	char	   *name = psprintf("%u", head->session_role);
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(head->session_role));
+	bool      login = false;
+	char     *name = psprintf("%u", head->session_role);
 
 	memset(failure, 0, sizeof(*failure));
 	failure->code = "28000";
@@ -315,7 +315,7 @@ can_connect(const StreamHead *head, Failure *failure)
 static bool
 put_on_board(const StreamHead *head, const ActionProgress *progress)
 {
-	Running    *entry = find_running(0);
+	Running *entry = find_running(0);
 
 	if (entry == NULL ||
 		!board_publish(birth->database, head->session_role, head->action_no, progress))
@@ -353,11 +353,10 @@ quarantine(StreamHead *heads, int n)
 
 	if (suspect->crashes >= bulk_action_max_attempts)
 	{
-		Failure		failure = {
+		Failure failure = {
 			.code = "57P02",
 			.message = psprintf("the server crashed %d times while this action was running", suspect->crashes),
-			.hint = "The server's log says what crashed; triggers and functions of the target table are the first to look at."
-		};
+			.hint = "The server's log says what crashed; triggers and functions of the target table are the first to look at."};
 
 		end_off_board(suspect->action_no, "failed", &failure);
 		suspect->action_no = 0;
@@ -378,7 +377,7 @@ release_suspect(void)
 
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 	{
-		Running    *entry = &running[i];
+		Running *entry = &running[i];
 
 		if (entry->action_no == 0 || !entry->suspect ||
 			board_chunks_passed(birth->database, entry->action_no) <= entry->passed)
@@ -399,12 +398,12 @@ release_suspect(void)
 static bool
 look(void)
 {
-	bool		placed = true;
-	bool		suspicious;
-	Bookkeeping books;
-	StreamHead *heads;
+	bool            placed = true;
+	bool            suspicious;
+	Bookkeeping     books;
+	StreamHead     *heads;
 	ActionProgress *progress;
-	int			n;
+	int             n;
 
 	begin(&books);
 	jobs_position_actions();
@@ -414,7 +413,7 @@ look(void)
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		Failure		failure;
+		Failure failure;
 
 		if (heads[i].action_no == 0 || find_running(heads[i].action_no) != NULL)
 			heads[i].action_no = 0;
@@ -445,8 +444,8 @@ static void
 record_statistics(void)
 {
 	static TimestampTz next = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	Bookkeeping books;
+	TimestampTz        now = GetCurrentTimestamp();
+	Bookkeeping        books;
 
 	if (now < next)
 		return;
@@ -469,7 +468,7 @@ find_group(Oid session_user)
 		if (groups[i].session_user == session_user)
 			return &groups[i];
 	if (ngroups == lengthof(groups))
-		ngroups = 0;			/* only counters of failed starts are lost */
+		ngroups = 0; /* only counters of failed starts are lost */
 	groups[ngroups].session_user = session_user;
 	groups[ngroups].starts = 0;
 	return &groups[ngroups++];
@@ -479,11 +478,10 @@ find_group(Oid session_user)
 static void
 give_up_group(Oid session_user)
 {
-	Failure		failure = {
+	Failure failure = {
 		.code = "53300",
 		.message = "no worker could be started for the session user of the action",
-		.hint = "The server's log says why the connection failed; a connection limit of the role or of the database is one reason."
-	};
+		.hint = "The server's log says why the connection failed; a connection limit of the role or of the database is one reason."};
 
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 		if (running[i].action_no != 0 && running[i].session_user == session_user)
@@ -495,16 +493,16 @@ static long
 start_workers(void)
 {
 	GroupDemand demand[BOARD_MAX_ACTIONS];
-	int			n = board_demand(birth->database, demand, lengthof(demand));
-	bool		starved = false;
-	long		timeout_ms = -1;
+	int         n = board_demand(birth->database, demand, lengthof(demand));
+	bool        starved = false;
+	long        timeout_ms = -1;
 
 	group_retain_wants(birth->database, demand, n);
 	for (int i = 0; i < n; i++)
 	{
 		GroupDemand *d = &demand[i];
-		UserGroup  *group = find_group(d->session_user);
-		int			missing = d->tasks - d->idle;
+		UserGroup   *group = find_group(d->session_user);
+		int          missing = d->tasks - d->idle;
 
 		if (d->alive > 0)
 			group->starts = 0;
@@ -531,7 +529,7 @@ start_workers(void)
 		}
 		if (d->next_due != 0)
 		{
-			long		due = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), d->next_due) + 1;
+			long due = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), d->next_due) + 1;
 
 			timeout_ms = timeout_ms < 0 ? due : Min(timeout_ms, due);
 		}
@@ -563,7 +561,7 @@ charge_crash(void)
 static bool
 extension_is_there(void)
 {
-	bool		there;
+	bool there;
 
 	transaction_start();
 	there = OidIsValid(extension_owner());
@@ -575,8 +573,8 @@ void
 bulk_action_coordinator_main(Datum arg)
 {
 	TimestampTz idle_since = 0;
-	bool		look_again = true;
-	bool		worked = false;
+	bool        look_again = true;
+	bool        worked = false;
 
 	birth = background_begin();
 	before_shmem_exit(come_back_after_error, (Datum) 0);
@@ -595,8 +593,8 @@ bulk_action_coordinator_main(Datum arg)
 	for (;;)
 	{
 		TimestampTz now;
-		long		timeout_ms;
-		bool		board_full = false;
+		long        timeout_ms;
+		bool        board_full = false;
 
 		MemoryContextReset(round_context);
 		look_again |= database_take_wakeup(birth->database);

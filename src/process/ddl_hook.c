@@ -76,7 +76,7 @@ typedef struct DatabaseBlock
 } DatabaseBlock;
 
 static ProcessUtility_hook_type previous_hook = NULL;
-static DatabaseBlock                    blocks[MAX_BLOCKS];
+static DatabaseBlock            blocks[MAX_BLOCKS];
 static int                      nblocks = 0;
 static bool                     callbacks_registered = false;
 
@@ -473,8 +473,8 @@ ddl_hook(PlannedStmt *planned, const char *query, bool read_only_tree,
 		 ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
 		 DestReceiver *destination, QueryCompletion *completion)
 {
-	Oid    database = InvalidOid;
-	bool   forget = false;
+	Oid            database = InvalidOid;
+	bool           forget = false;
 	DatabaseBlock *block = NULL;
 
 	if (board_available() && !IsBinaryUpgrade && !RecoveryInProgress())

@@ -37,24 +37,24 @@
 #include "base/compat.h"
 #include "process/background.h"
 
-#define ATTACH_LIMIT_MS 30000	/* a process that has not come up by then never will */
-#define NO_SLOT_DELAY_MS 5000	/* until another try where the server has no slot free */
+#define ATTACH_LIMIT_MS  30000 /* a process that has not come up by then never will */
+#define NO_SLOT_DELAY_MS 5000  /* until another try where the server has no slot free */
 
 /* Templates are not to be connected to, and some databases cannot be. */
 static bool
 is_served(Form_pg_database database)
 {
 	return database->datallowconn && !database->datistemplate &&
-		database->datconnlimit != COMPAT_INVALID_DATABASE;
+		   database->datconnlimit != COMPAT_INVALID_DATABASE;
 }
 
 /* Marks every database that could have something to do. */
 static void
 mark_all_databases(void)
 {
-	Relation	rel;
+	Relation      rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple     tuple;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -76,8 +76,8 @@ mark_all_databases(void)
 static bool
 may_connect_to(Oid database)
 {
-	HeapTuple	tuple;
-	bool		result;
+	HeapTuple tuple;
+	bool      result;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -97,7 +97,7 @@ start_coordinators(long timeout_ms)
 
 	while (!database_any_starved())
 	{
-		Oid			database = database_next_unserved(&next_due);
+		Oid database = database_next_unserved(&next_due);
 
 		if (!OidIsValid(database))
 		{
@@ -128,7 +128,7 @@ bulk_action_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		long		timeout_ms;
+		long timeout_ms;
 
 		(void) slot_reclaim(ATTACH_LIMIT_MS);
 		if (database_take_overflow() || last_scan == 0 ||

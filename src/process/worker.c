@@ -35,10 +35,10 @@
 #include "stage/chunker.h"
 #include "stage/failure.h"
 
-#define RETRY_BASE_MS 100
-#define RETRY_CAP_MS 30000
-#define ENDED_DELAY_MS 1000		/* until an action that has ended is looked at again */
-#define TIDY_AFTER_MS 1000		/* idle time after which finished chunks are removed */
+#define RETRY_BASE_MS  100
+#define RETRY_CAP_MS   30000
+#define ENDED_DELAY_MS 1000 /* until an action that has ended is looked at again */
+#define TIDY_AFTER_MS  1000 /* idle time after which finished chunks are removed */
 
 /* What the worker is doing, for pg_stat_activity and as context of errors. */
 static char activity[128];
@@ -67,7 +67,7 @@ add_context(void *arg)
 static void
 run_task(const Task *task)
 {
-	ActionSession *session = action_session_get(task->action_no);
+	ActionSession       *session = action_session_get(task->action_no);
 	ErrorContextCallback context = {.callback = add_context, .previous = error_context_stack};
 
 	if (session == NULL)
@@ -113,7 +113,7 @@ static void
 fail_action(const Task *task, const ErrorData *error)
 {
 	Bookkeeping books;
-	Failure		failure = failure_of(error);
+	Failure     failure = failure_of(error);
 
 	transaction_start();
 	bookkeeping_enter(&books);
@@ -132,8 +132,8 @@ static void
 handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 {
 	FailureKind kind = failure_kind(error);
-	int			attempt = Max(task->attempt + 1, task->deaths);
-	int64		delay;
+	int         attempt = Max(task->attempt + 1, task->deaths);
+	int64       delay;
 
 	if (kind == FAILURE_INTERRUPT && board_is_closed(task->entry, task->action_no))
 	{
@@ -159,7 +159,7 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 static void
 attempt_task(const Task *task)
 {
-	static MemoryContext error_memory = NULL;
+	static MemoryContext  error_memory = NULL;
 	ErrorContextCallback *previous = error_context_stack;
 
 	if (error_memory == NULL)
@@ -170,8 +170,8 @@ attempt_task(const Task *task)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-		bool		hopeless = is_hopeless(task);
+		ErrorData *error;
+		bool       hopeless = is_hopeless(task);
 
 		in_stage = false;
 		error_context_stack = previous;
@@ -205,7 +205,7 @@ tidy_queue(void)
 static bool
 extension_is_there(void)
 {
-	bool		there;
+	bool there;
 
 	transaction_start();
 	there = OidIsValid(extension_owner());
@@ -217,8 +217,8 @@ void
 bulk_action_worker_main(Datum arg)
 {
 	const Birth *birth = background_begin();
-	TimestampTz idle_since = GetCurrentTimestamp();
-	bool		untidy = false;
+	TimestampTz  idle_since = GetCurrentTimestamp();
+	bool         untidy = false;
 
 	BackgroundWorkerInitializeConnectionByOid(birth->database, birth->session_user, 0);
 	transaction_install();
@@ -227,10 +227,10 @@ bulk_action_worker_main(Datum arg)
 
 	for (;;)
 	{
-		Task		task;
+		Task        task;
 		TimestampTz next_due;
 		TimestampTz now;
-		long		timeout_ms;
+		long        timeout_ms;
 
 		/* A cancel was meant for the task before. */
 		QueryCancelPending = false;
@@ -256,13 +256,13 @@ bulk_action_worker_main(Datum arg)
 			action_session_discard();
 			tidy_queue();
 			untidy = false;
-			continue;			/* a wake-up may have come meanwhile */
+			continue; /* a wake-up may have come meanwhile */
 		}
 		if (untidy)
 			timeout_ms = Min(timeout_ms, TIDY_AFTER_MS);
 		if (next_due != 0)
 		{
-			long		due_ms = TimestampDifferenceMilliseconds(now, next_due) + 1;
+			long due_ms = TimestampDifferenceMilliseconds(now, next_due) + 1;
 
 			timeout_ms = timeout_ms > 0 ? Min(timeout_ms, due_ms) : due_ms;
 		}

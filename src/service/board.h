@@ -13,23 +13,23 @@
 
 #include "datatype/timestamp.h"
 
-#define MAX_LANES 32			/* lanes of one action at most */
-#define BOARD_MAX_ACTIONS 64	/* actions being worked on at once, all databases together */
-#define BOARD_MAX_SHARE 32		/* of them, of one session user */
-#define BOARD_MAX_WORKERS 64	/* of one group that lanes are spread over */
+#define MAX_LANES         32 /* lanes of one action at most */
+#define BOARD_MAX_ACTIONS 64 /* actions being worked on at once, all databases together */
+#define BOARD_MAX_SHARE   32 /* of them, of one session user */
+#define BOARD_MAX_WORKERS 64 /* of one group that lanes are spread over */
 
 /* ---- settings (defined in bulk_action.c) ---- */
-extern int	bulk_action_max_workers;
-extern int	bulk_action_max_queued_chunks;
-extern int	bulk_action_max_attempts;
-extern int	bulk_action_idle_timeout;	/* ms */
-extern int	bulk_action_rescan_interval;	/* s */
+extern int   bulk_action_max_workers;
+extern int   bulk_action_max_queued_chunks;
+extern int   bulk_action_max_attempts;
+extern int   bulk_action_idle_timeout;    /* ms */
+extern int   bulk_action_rescan_interval; /* s */
 extern char *bulk_action_file_root;
 
 /* ---- life ---- */
-extern void board_request_shmem(void);	/* shmem_request_hook */
-extern void board_startup_shmem(void);	/* shmem_startup_hook */
-extern bool board_available(void);	/* false: not in shared_preload_libraries */
+extern void board_request_shmem(void); /* shmem_request_hook */
+extern void board_startup_shmem(void); /* shmem_startup_hook */
+extern bool board_available(void);     /* false: not in shared_preload_libraries */
 
 /* ---- processes ---- */
 typedef enum ProcessKind
@@ -42,27 +42,27 @@ typedef enum ProcessKind
 typedef struct ProcessInfo
 {
 	ProcessKind kind;
-	uint32		generation;		/* raised each time the slot is reserved */
-	int			pid;			/* 0: launched, not yet attached */
+	uint32      generation; /* raised each time the slot is reserved */
+	int         pid;        /* 0: launched, not yet attached */
 	TimestampTz launched_at;
-	Oid			database;
-	Oid			session_user;	/* workers only */
+	Oid         database;
+	Oid         session_user; /* workers only */
 } ProcessInfo;
 
-extern void launcher_attach(void);	/* MyLatch is the launcher's from now on */
+extern void launcher_attach(void); /* MyLatch is the launcher's from now on */
 
 /* Reserves a slot for a process about to be launched; -1 if there is none (or, for workers, if
  * max_workers are there already, or if the database is blocked). */
-extern int	slot_reserve(ProcessKind kind, Oid database, Oid session_user, uint32 *generation);
+extern int slot_reserve(ProcessKind kind, Oid database, Oid session_user, uint32 *generation);
 
 /* Called by the process itself; false: the slot was given up meanwhile, leave. */
 extern bool slot_attach(int slot, uint32 generation);
 extern void slot_release(int slot, uint32 generation);
 extern bool slot_read(int slot, ProcessInfo *info); /* false: free */
-extern int	slot_count(void);
+extern int  slot_count(void);
 
 /* Frees slots whose process was launched but did not attach within the limit; returns how many. */
-extern int	slot_reclaim(int limit_ms);
+extern int slot_reclaim(int limit_ms);
 
 /* ---- databases ---- */
 
@@ -89,7 +89,7 @@ extern void database_put_off(Oid database, int delay_ms);
  * InvalidOid if none, and then *next_due (0: never) is when one is no longer
  * put off.
  */
-extern Oid	database_next_unserved(TimestampTz *next_due);
+extern Oid database_next_unserved(TimestampTz *next_due);
 
 /*
  * A coordinator has work but cannot get a single worker; true also of one that
@@ -114,29 +114,29 @@ extern bool database_is_blocked(Oid database);
 /* ---- work ---- */
 typedef enum TaskKind
 {
-	TASK_CHUNK,					/* chunk the next segment */
-	TASK_APPLY					/* apply the next chunk of a lane */
+	TASK_CHUNK, /* chunk the next segment */
+	TASK_APPLY  /* apply the next chunk of a lane */
 } TaskKind;
 
 typedef struct Task
 {
-	TaskKind	kind;
-	int			entry;			/* index of the action on the board */
-	int			slot;			/* of the worker that has it */
-	int64		action_no;
-	int			lane;			/* TASK_APPLY */
-	int32		available;		/* TASK_APPLY: chunks written to the lane when the task was handed out */
-	int			attempt;		/* failed tries before this one */
-	int			deaths;			/* workers that have ended inside the task before */
+	TaskKind kind;
+	int      entry; /* index of the action on the board */
+	int      slot;  /* of the worker that has it */
+	int64    action_no;
+	int      lane;      /* TASK_APPLY */
+	int32    available; /* TASK_APPLY: chunks written to the lane when the task was handed out */
+	int      attempt;   /* failed tries before this one */
+	int      deaths;    /* workers that have ended inside the task before */
 } Task;
 
 /* What the coordinator knows of an action from the tables. */
 typedef struct ActionProgress
 {
-	int			lanes;			/* 0: not yet decided */
-	int32		produced[MAX_LANES];	/* chunks written */
-	int32		next[MAX_LANES];	/* chunks applied */
-	bool		at_end;			/* the whole source is chunked */
+	int   lanes;               /* 0: not yet decided */
+	int32 produced[MAX_LANES]; /* chunks written */
+	int32 next[MAX_LANES];     /* chunks applied */
+	bool  at_end;              /* the whole source is chunked */
 } ActionProgress;
 
 /*
@@ -152,8 +152,8 @@ extern bool board_is_busy(Oid database, int64 action_no);
 
 /* Chunks written and applied so far; grows as long as the action makes progress. */
 extern int64 board_chunks_passed(Oid database, int64 action_no);
-extern bool board_is_closed(int entry, int64 action_no);
-extern void board_remove(Oid database, int64 action_no);
+extern bool  board_is_closed(int entry, int64 action_no);
+extern void  board_remove(Oid database, int64 action_no);
 
 /* Takes off the board what nobody is inside of; for a coordinator that begins anew. */
 extern void board_sweep(Oid database);
@@ -162,8 +162,8 @@ extern void board_sweep(Oid database);
 extern bool board_is_done(Oid database, int64 action_no);
 
 /* For each lane of each action of the group, which slot should take it (assignment.c computes). */
-extern int	board_workers(Oid database, Oid session_user, int *slots, int max);
-typedef void (*LaneAssigner) (int64 action_no, int lanes, const int *slots, int nslots, int16 *owners);
+extern int board_workers(Oid database, Oid session_user, int *slots, int max);
+typedef void (*LaneAssigner)(int64 action_no, int lanes, const int *slots, int nslots, int16 *owners);
 extern void board_assign(Oid database, LaneAssigner assigner);
 
 /*
@@ -185,14 +185,14 @@ extern void board_give_back(const Task *task, TimestampTz not_before);
 /* Tasks of a group that a worker could take now, and the workers it has. */
 typedef struct GroupDemand
 {
-	Oid			session_user;
-	int			tasks;			/* that could be taken now */
-	int			workers;		/* slots, attached or not */
-	int			idle;			/* workers without a task */
-	int			alive;			/* workers that have asked for a task, those who have left since included */
-	TimestampTz next_due;		/* earliest delayed task; 0: none */
+	Oid         session_user;
+	int         tasks;    /* that could be taken now */
+	int         workers;  /* slots, attached or not */
+	int         idle;     /* workers without a task */
+	int         alive;    /* workers that have asked for a task, those who have left since included */
+	TimestampTz next_due; /* earliest delayed task; 0: none */
 } GroupDemand;
-extern int	board_demand(Oid database, GroupDemand *groups, int max);
+extern int board_demand(Oid database, GroupDemand *groups, int max);
 
 /* Wakes idle workers of a group, as many as there are tasks. */
 extern void board_wake_idle(Oid database, Oid session_user, int tasks);
@@ -209,4 +209,4 @@ extern bool group_may_start(Oid database, Oid session_user);
 /* Should a worker of this group leave in favour of another group? */
 extern bool group_should_yield(Oid database, Oid session_user, bool idle);
 
-#endif							/* BULK_ACTION_BOARD_H */
+#endif /* BULK_ACTION_BOARD_H */

@@ -11,70 +11,70 @@
 
 #include "service/board.h"
 
-#define BOARD_MAX_DATABASES 64	/* with something to do at once; more are found by the next rescan */
-#define BOARD_MAX_WANTS 16
+#define BOARD_MAX_DATABASES 64 /* with something to do at once; more are found by the next rescan */
+#define BOARD_MAX_WANTS     16
 
 #define NOBODY (-1)
 
 typedef struct ProcessSlot
 {
 	ProcessInfo info;
-	int			proc_number;	/* whose latch; valid while info.pid is not 0 */
-	bool		busy;			/* a worker inside a task */
-	bool		alive;			/* a worker that has asked for a task */
+	int         proc_number; /* whose latch; valid while info.pid is not 0 */
+	bool        busy;        /* a worker inside a task */
+	bool        alive;       /* a worker that has asked for a task */
 } ProcessSlot;
 
 typedef struct DatabaseEntry
 {
-	Oid			oid;			/* InvalidOid: free */
-	bool		wanted;			/* woken since its coordinator last looked */
-	bool		starved;
-	bool		visited;		/* a coordinator has been here since the server started */
-	TimestampTz not_before;		/* no coordinator until then */
-	int			blocked_by;		/* pid of the backend that blocks it; 0: none */
+	Oid         oid;    /* InvalidOid: free */
+	bool        wanted; /* woken since its coordinator last looked */
+	bool        starved;
+	bool        visited;    /* a coordinator has been here since the server started */
+	TimestampTz not_before; /* no coordinator until then */
+	int         blocked_by; /* pid of the backend that blocks it; 0: none */
 } DatabaseEntry;
 
 typedef struct BoardAction
 {
-	int64		action_no;		/* 0: free */
-	Oid			database;
-	Oid			session_user;
-	uint64		last_served;	/* count of tasks handed out; the least goes first */
-	bool		closed;
-	bool		worker_seen;	/* one of its group has asked for a task and left since the coordinator looked */
+	int64          action_no; /* 0: free */
+	Oid            database;
+	Oid            session_user;
+	uint64         last_served; /* count of tasks handed out; the least goes first */
+	bool           closed;
+	bool           worker_seen; /* one of its group has asked for a task and left since the coordinator looked */
 	ActionProgress progress;
-	int			chunking_by;	/* slot inside the chunking task, or NOBODY */
-	int			chunking_attempts;
-	int			chunking_deaths;	/* of workers inside it, in a row */
-	TimestampTz chunking_due;
-	int			lane_by[MAX_LANES];
-	int			lane_attempts[MAX_LANES];
-	int			lane_deaths[MAX_LANES];
-	TimestampTz lane_due[MAX_LANES];
-	int16		preferred[MAX_LANES];	/* slot that should take the lane, or NOBODY */
+	int            chunking_by; /* slot inside the chunking task, or NOBODY */
+	int            chunking_attempts;
+	int            chunking_deaths; /* of workers inside it, in a row */
+	TimestampTz    chunking_due;
+	int            lane_by[MAX_LANES];
+	int            lane_attempts[MAX_LANES];
+	int            lane_deaths[MAX_LANES];
+	TimestampTz    lane_due[MAX_LANES];
+	int16          preferred[MAX_LANES]; /* slot that should take the lane, or NOBODY */
 } BoardAction;
 
 /* A group that waits for a worker slot. */
 typedef struct Want
 {
-	Oid			database;
-	Oid			session_user;
+	Oid database;
+	Oid session_user;
 } Want;
 
 typedef struct Board
 {
-	LWLock	   *lock;
-	int			launcher_proc_number;	/* NOBODY: not running */
-	bool		overflow;		/* a wake-up found no place: rescan all databases */
-	uint64		served;
-	int			last_database;	/* index of the one the launcher served last */
+	LWLock       *lock;
+	int           launcher_proc_number; /* NOBODY: not running */
+	bool          overflow;             /* a wake-up found no place: rescan all databases */
+	uint64        served;
+	int           last_database; /* index of the one the launcher served last */
 	DatabaseEntry databases[BOARD_MAX_DATABASES];
-	BoardAction actions[BOARD_MAX_ACTIONS];
-	int			nwants;
-	Want		wants[BOARD_MAX_WANTS];
-	uint32		next_generation;
-	int			nslots;
-	ProcessSlot slots[FLEXIBLE_ARRAY_MEMBER];
+	BoardAction   actions[BOARD_MAX_ACTIONS];
+	int           nwants;
+	Want          wants[BOARD_MAX_WANTS];
+	uint32        next_generation;
+	int           nslots;
+	ProcessSlot   slots[FLEXIBLE_ARRAY_MEMBER];
 } Board;
 
 extern Board *board;
@@ -84,11 +84,11 @@ extern void board_unlock(void);
 
 /* With the lock held. */
 extern DatabaseEntry *board_find_database(Oid database, bool create);
-extern int	board_find_coordinator(Oid database);
-extern void board_wake_slot(int slot);
-extern void board_wake_launcher(void);
-extern void board_drop_holder(int slot);
-extern void board_forget_database_actions(Oid database);
-extern void board_drop_wants(Oid database);
+extern int            board_find_coordinator(Oid database);
+extern void           board_wake_slot(int slot);
+extern void           board_wake_launcher(void);
+extern void           board_drop_holder(int slot);
+extern void           board_forget_database_actions(Oid database);
+extern void           board_drop_wants(Oid database);
 
-#endif							/* BULK_ACTION_BOARD_PRIVATE_H */
+#endif /* BULK_ACTION_BOARD_PRIVATE_H */

@@ -21,7 +21,7 @@
 #include "base/compat.h"
 #include "service/board_private.h"
 
-Board	   *board = NULL;
+Board *board = NULL;
 
 static Size
 board_size(void)
@@ -39,7 +39,7 @@ board_request_shmem(void)
 void
 board_startup_shmem(void)
 {
-	bool		found;
+	bool found;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	board = ShmemInitStruct("bulk_action", board_size(), &found);
@@ -111,8 +111,8 @@ slot_count(void)
 int
 slot_reserve(ProcessKind kind, Oid database, Oid session_user, uint32 *generation)
 {
-	int			slot = -1;
-	int			workers = 0;
+	int            slot = -1;
+	int            workers = 0;
 	DatabaseEntry *entry;
 
 	board_lock();
@@ -150,8 +150,8 @@ slot_reserve(ProcessKind kind, Oid database, Oid session_user, uint32 *generatio
 bool
 slot_attach(int slot, uint32 generation)
 {
-	bool		ours;
-	ProcessSlot *s;
+	bool           ours;
+	ProcessSlot   *s;
 	DatabaseEntry *entry;
 
 	if (slot < 0 || slot >= board->nslots)
@@ -160,7 +160,7 @@ slot_attach(int slot, uint32 generation)
 	s = &board->slots[slot];
 	entry = board_find_database(s->info.database, false);
 	ours = s->info.kind != PROCESS_NONE && s->info.generation == generation && s->info.pid == 0 &&
-		(entry == NULL || entry->blocked_by == 0);
+		   (entry == NULL || entry->blocked_by == 0);
 	if (ours)
 	{
 		s->proc_number = compat_my_proc_number();
@@ -177,7 +177,7 @@ static void
 free_slot(int slot)
 {
 	ProcessSlot *s = &board->slots[slot];
-	Oid			database = s->info.database;
+	Oid          database = s->info.database;
 
 	if (s->info.kind == PROCESS_COORDINATOR)
 		board_drop_wants(database);
@@ -213,7 +213,7 @@ slot_read(int slot, ProcessInfo *info)
 int
 slot_reclaim(int limit_ms)
 {
-	int			n = 0;
+	int         n = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	board_lock();
@@ -271,7 +271,7 @@ void
 database_wake(Oid database)
 {
 	DatabaseEntry *entry;
-	int			coordinator;
+	int            coordinator;
 
 	board_lock();
 	entry = board_find_database(database, true);
@@ -290,7 +290,7 @@ database_wake(Oid database)
 bool
 database_take_overflow(void)
 {
-	bool		overflow;
+	bool overflow;
 
 	board_lock();
 	overflow = board->overflow;
@@ -303,7 +303,7 @@ bool
 database_take_wakeup(Oid database)
 {
 	DatabaseEntry *entry;
-	bool		wanted;
+	bool           wanted;
 
 	board_lock();
 	entry = board_find_database(database, false);
@@ -318,7 +318,7 @@ bool
 database_leave(Oid database, int slot, uint32 generation)
 {
 	DatabaseEntry *entry;
-	bool		leave;
+	bool           leave;
 
 	board_lock();
 	entry = board_find_database(database, false);
@@ -337,7 +337,7 @@ bool
 database_first_visit(Oid database)
 {
 	DatabaseEntry *entry;
-	bool		first;
+	bool           first;
 
 	board_lock();
 	entry = board_find_database(database, true);
@@ -366,7 +366,7 @@ database_put_off(Oid database, int delay_ms)
 Oid
 database_next_unserved(TimestampTz *next_due)
 {
-	Oid			found = InvalidOid;
+	Oid         found = InvalidOid;
 	TimestampTz now = GetCurrentTimestamp();
 
 	*next_due = 0;
@@ -412,7 +412,7 @@ database_set_starved(Oid database, bool starved)
 bool
 database_any_starved(void)
 {
-	bool		starved = false;
+	bool starved = false;
 
 	board_lock();
 	for (int i = 0; i < BOARD_MAX_DATABASES; i++)
@@ -435,9 +435,9 @@ anyone_there(Oid database)
 bool
 database_block(Oid database, int limit_ms)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz    start = GetCurrentTimestamp();
 	DatabaseEntry *entry;
-	bool		gone;
+	bool           gone;
 
 	board_lock();
 	entry = board_find_database(database, true);
@@ -497,7 +497,7 @@ bool
 database_is_blocked(Oid database)
 {
 	DatabaseEntry *entry;
-	bool		blocked;
+	bool           blocked;
 
 	board_lock();
 	entry = board_find_database(database, false);

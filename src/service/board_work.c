@@ -20,7 +20,7 @@
 #include "service/board_private.h"
 
 #define DEATH_BASE_MS 100
-#define DEATH_CAP_MS 30000
+#define DEATH_CAP_MS  30000
 
 /* ---- with the lock held ---- */
 
@@ -36,7 +36,7 @@ find_action(Oid database, int64 action_no)
 static int
 queued_chunks(const BoardAction *action)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		n += action->progress.produced[lane] - action->progress.next[lane];
@@ -47,14 +47,14 @@ static bool
 wants_chunking(const BoardAction *action)
 {
 	return !action->closed && !action->progress.at_end && action->chunking_by == NOBODY &&
-		queued_chunks(action) < bulk_action_max_queued_chunks;
+		   queued_chunks(action) < bulk_action_max_queued_chunks;
 }
 
 static bool
 wants_applying(const BoardAction *action, int lane)
 {
 	return !action->closed && action->lane_by[lane] == NOBODY &&
-		action->progress.next[lane] < action->progress.produced[lane];
+		   action->progress.next[lane] < action->progress.produced[lane];
 }
 
 static bool
@@ -71,7 +71,7 @@ is_busy(const BoardAction *action)
 static void
 wake_coordinator(Oid database)
 {
-	int			coordinator = board_find_coordinator(database);
+	int coordinator = board_find_coordinator(database);
 
 	if (coordinator >= 0)
 		board_wake_slot(coordinator);
@@ -104,10 +104,10 @@ static void
 count_death(BoardAction *action, int *deaths, TimestampTz *due)
 {
 	DatabaseEntry *entry = board_find_database(action->database, false);
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz    now = GetCurrentTimestamp();
 
 	if (entry != NULL && entry->blocked_by != 0)
-		return;					/* it was we who ended it */
+		return; /* it was we who ended it */
 	(*deaths)++;
 	*due = TimestampTzPlusMilliseconds(now, retry_delay_ms(*deaths, DEATH_BASE_MS, DEATH_CAP_MS, (uint64) now));
 }
@@ -160,8 +160,8 @@ board_publish(Oid database, Oid session_user, int64 action_no,
 			  const ActionProgress *progress)
 {
 	BoardAction *action;
-	bool		found;
-	int			held = 0;
+	bool         found;
+	int          held = 0;
 
 	board_lock();
 	action = find_action(database, action_no);
@@ -215,7 +215,7 @@ board_close(Oid database, int64 action_no, bool interrupt)
 		action->closed = true;
 		for (int i = 0; interrupt && i < board->nslots; i++)
 		{
-			bool		inside = action->chunking_by == i;
+			bool inside = action->chunking_by == i;
 
 			for (int lane = 0; lane < MAX_LANES; lane++)
 				inside |= action->lane_by[lane] == i;
@@ -230,7 +230,7 @@ bool
 board_is_busy(Oid database, int64 action_no)
 {
 	BoardAction *action;
-	bool		busy;
+	bool         busy;
 
 	board_lock();
 	action = find_action(database, action_no);
@@ -243,7 +243,7 @@ int64
 board_chunks_passed(Oid database, int64 action_no)
 {
 	BoardAction *action;
-	int64		passed = 0;
+	int64        passed = 0;
 
 	board_lock();
 	action = find_action(database, action_no);
@@ -256,7 +256,7 @@ board_chunks_passed(Oid database, int64 action_no)
 bool
 board_is_closed(int entry, int64 action_no)
 {
-	bool		closed;
+	bool closed;
 
 	board_lock();
 	closed = board->actions[entry].action_no != action_no || board->actions[entry].closed;
@@ -290,7 +290,7 @@ bool
 board_is_done(Oid database, int64 action_no)
 {
 	BoardAction *action;
-	bool		done;
+	bool         done;
 
 	board_lock();
 	action = find_action(database, action_no);
@@ -302,7 +302,7 @@ board_is_done(Oid database, int64 action_no)
 int
 board_workers(Oid database, Oid session_user, int *slots, int max)
 {
-	int			n = 0;
+	int n = 0;
 
 	board_lock();
 	for (int i = 0; i < board->nslots && n < max; i++)
@@ -323,12 +323,12 @@ board_assign(Oid database, LaneAssigner assigner)
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 	{
 		BoardAction *action = &board->actions[i];
-		int64		action_no;
-		Oid			session_user;
-		int			lanes;
-		int			slots[BOARD_MAX_WORKERS];
-		int			nslots;
-		int16		owners[MAX_LANES];
+		int64        action_no;
+		Oid          session_user;
+		int          lanes;
+		int          slots[BOARD_MAX_WORKERS];
+		int          nslots;
+		int16        owners[MAX_LANES];
 
 		board_lock();
 		action_no = action->database == database ? action->action_no : 0;
@@ -351,7 +351,7 @@ board_assign(Oid database, LaneAssigner assigner)
 int
 board_demand(Oid database, GroupDemand *groups, int max)
 {
-	int			n = 0;
+	int         n = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	board_lock();
@@ -427,7 +427,7 @@ board_wake_idle(Oid database, Oid session_user, int tasks)
 static bool
 pick_task(BoardAction *action, int slot, TimestampTz now, Task *task, TimestampTz *next_due)
 {
-	int			best = -1;
+	int best = -1;
 
 	if (wants_chunking(action))
 	{
@@ -473,14 +473,14 @@ bool
 board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *next_due)
 {
 	BoardAction *best = NULL;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz  now = GetCurrentTimestamp();
 
 	*next_due = 0;
 	board_lock();
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 	{
 		BoardAction *action = &board->actions[i];
-		Task		candidate;
+		Task         candidate;
 
 		if (action->action_no == 0 || action->database != database ||
 			action->session_user != session_user)
@@ -519,13 +519,13 @@ static BoardAction *
 end_task(const Task *task)
 {
 	BoardAction *action = &board->actions[task->entry];
-	int		   *holder;
+	int         *holder;
 
 	if (action->action_no != task->action_no || action->database != MyDatabaseId)
 		return NULL;
 	holder = task->kind == TASK_CHUNK ? &action->chunking_by : &action->lane_by[task->lane];
 	if (*holder != task->slot)
-		return NULL;			/* it was ended before */
+		return NULL; /* it was ended before */
 	board->slots[*holder].busy = false;
 	*holder = NOBODY;
 	return action;
@@ -548,7 +548,7 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
 	action = end_task(task);
 	if (action != NULL)
 	{
-		bool		first = action->progress.lanes == 0;
+		bool first = action->progress.lanes == 0;
 
 		action->chunking_attempts = 0;
 		action->chunking_deaths = 0;
@@ -575,7 +575,7 @@ board_applied(const Task *task, int32 next_chunk)
 	action = end_task(task);
 	if (action != NULL)
 	{
-		bool		wanted = wants_chunking(action);
+		bool wanted = wants_chunking(action);
 
 		action->lane_attempts[task->lane] = 0;
 		action->lane_deaths[task->lane] = 0;
@@ -629,11 +629,11 @@ board_give_back(const Task *task, TimestampTz not_before)
 static void
 retain_wants(Oid database, const GroupDemand *groups, int n)
 {
-	int			kept = 0;
+	int kept = 0;
 
 	for (int i = 0; i < board->nwants; i++)
 	{
-		bool		keep = board->wants[i].database != database;
+		bool keep = board->wants[i].database != database;
 
 		for (int g = 0; g < n; g++)
 			keep |= board->wants[i].session_user == groups[g].session_user;
@@ -661,7 +661,7 @@ group_retain_wants(Oid database, const GroupDemand *groups, int n)
 void
 group_want_worker(Oid database, Oid session_user, bool wanted)
 {
-	int			found = -1;
+	int found = -1;
 
 	board_lock();
 	for (int i = 0; i < board->nwants; i++)
@@ -689,11 +689,11 @@ group_want_worker(Oid database, Oid session_user, bool wanted)
 bool
 group_may_start(Oid database, Oid session_user)
 {
-	bool		may;
+	bool may;
 
 	board_lock();
 	may = board->nwants == 0 ||
-		(board->wants[0].database == database && board->wants[0].session_user == session_user);
+		  (board->wants[0].database == database && board->wants[0].session_user == session_user);
 	board_unlock();
 	return may;
 }
@@ -701,9 +701,9 @@ group_may_start(Oid database, Oid session_user)
 bool
 group_should_yield(Oid database, Oid session_user, bool idle)
 {
-	int			wanting = 0;
-	int			own = 0;
-	int			workers = 0;
+	int wanting = 0;
+	int own = 0;
+	int workers = 0;
 
 	board_lock();
 	for (int i = 0; i < board->nwants; i++)

@@ -33,11 +33,11 @@
 Oid
 extension_owner(void)
 {
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Relation    rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			owner = InvalidOid;
+	HeapTuple   tuple;
+	Oid         owner = InvalidOid;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("bulk_action"));
@@ -59,7 +59,7 @@ force_setting(const char *name, const char *value)
 void
 bookkeeping_enter(Bookkeeping *state)
 {
-	Oid			owner = extension_owner();
+	Oid owner = extension_owner();
 
 	if (!OidIsValid(owner))
 		ereport(ERROR,
@@ -85,12 +85,12 @@ uint64
 statement_run(Statement *statement, Datum *values, const char *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
-	int			result;
+	int           result;
 
 	if (statement->plan == NULL)
 	{
-		SPIPlanPtr	plan;
-		int			nargs = 0;
+		SPIPlanPtr plan;
+		int        nargs = 0;
 
 		while (OidIsValid(statement->argtypes[nargs]))
 			nargs++;
@@ -112,8 +112,8 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 Datum
 statement_value(uint64 row, int column, bool *isnull)
 {
-	bool		null;
-	Datum		value;
+	bool  null;
+	Datum value;
 
 	Assert(row < SPI_tuptable->numvals);
 	value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &null);

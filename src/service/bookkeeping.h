@@ -17,13 +17,13 @@
 
 typedef struct Bookkeeping
 {
-	Oid			saved_user;
-	int			saved_context;
-	int			guc_level;
+	Oid saved_user;
+	int saved_context;
+	int guc_level;
 } Bookkeeping;
 
 /* Oid of the extension's pg_extension row's owner; InvalidOid when the extension is not there. */
-extern Oid	extension_owner(void);
+extern Oid extension_owner(void);
 
 /* Both inside a transaction; errors 42704 if the extension is not installed here. */
 extern void bookkeeping_enter(Bookkeeping *state);
@@ -37,8 +37,8 @@ extern void bookkeeping_leave(const Bookkeeping *state);
 typedef struct Statement
 {
 	const char *sql;
-	Oid			argtypes[STATEMENT_MAX_ARGS + 1];
-	SPIPlanPtr	plan;
+	Oid         argtypes[STATEMENT_MAX_ARGS + 1];
+	SPIPlanPtr  plan;
 } Statement;
 
 /*
@@ -54,4 +54,4 @@ extern Datum statement_value(uint64 row, int column, bool *isnull);
 /* A text-like value copied into the current memory context; NULL for SQL NULL. */
 extern char *statement_text(uint64 row, int column);
 
-#endif							/* BULK_ACTION_BOOKKEEPING_H */
+#endif /* BULK_ACTION_BOOKKEEPING_H */

@@ -24,8 +24,8 @@
 
 struct Source
 {
-	S3Client   *s3;				/* NULL: a local file */
-	char	   *key;			/* in its bucket, or the file's path */
+	S3Client *s3;  /* NULL: a local file */
+	char     *key; /* in its bucket, or the file's path */
 };
 
 static bool
@@ -38,7 +38,7 @@ is_file_uri(const char *uri)
 static char *
 find_server(const char *uri, const char *server, Oid role, S3Uri *parsed)
 {
-	char		error[S3_URI_ERROR_SIZE];
+	char error[S3_URI_ERROR_SIZE];
 
 	if (!s3_uri_parse(uri, parsed, error, sizeof(error)))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
@@ -49,19 +49,19 @@ Source *
 source_open(const char *uri, const char *server, Oid role, MemoryContext context)
 {
 	MemoryContext old;
-	Source	   *source;
+	Source       *source;
 
 	if (is_file_uri(uri))
 	{
-		char	   *path = file_path_resolve(uri);
+		char *path = file_path_resolve(uri);
 
 		source = MemoryContextAllocZero(context, sizeof(Source));
 		source->key = MemoryContextStrdup(context, path);
 	}
 	else
 	{
-		S3Uri		parsed;
-		S3Config   *config;
+		S3Uri     parsed;
+		S3Config *config;
 
 		config = s3_config_load(find_server(uri, server, role, &parsed), role);
 		if (config->bucket == NULL)
@@ -79,7 +79,7 @@ source_open(const char *uri, const char *server, Oid role, MemoryContext context
 void
 source_check(const char *uri, const char *server, Oid role)
 {
-	S3Uri		parsed;
+	S3Uri parsed;
 
 	if (is_file_uri(uri))
 		(void) file_path_resolve(uri);
@@ -94,7 +94,7 @@ source_check(const char *uri, const char *server, Oid role)
 static int
 open_file(Source *source, struct stat *status)
 {
-	int			fd = OpenTransientFilePerm(source->key, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY, 0);
+	int fd = OpenTransientFilePerm(source->key, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY, 0);
 
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
@@ -123,13 +123,13 @@ static void
 read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, char *buffer)
 {
 	struct stat status;
-	int			fd = open_file(source, &status);
-	size_t		done = 0;
-	bool		unchanged;
+	int         fd = open_file(source, &status);
+	size_t      done = 0;
+	bool        unchanged;
 
 	while (done < length)
 	{
-		ssize_t		n = pread(fd, buffer + done, Min(length - done, 1024 * 1024), offset + done);
+		ssize_t n = pread(fd, buffer + done, Min(length - done, 1024 * 1024), offset + done);
 
 		CHECK_FOR_INTERRUPTS();
 		if (n < 0 && errno != EINTR)
@@ -143,7 +143,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 	}
 	/* Looked at after reading, so that a change in the meantime is seen as well. */
 	unchanged = fstat(fd, &status) == 0 && done == length && status.st_size == pin->size &&
-		strcmp(file_etag(&status), pin->etag) == 0;
+				strcmp(file_etag(&status), pin->etag) == 0;
 	CloseTransientFile(fd);
 	if (!unchanged)
 		ereport(ERROR,
@@ -158,7 +158,7 @@ source_pin(Source *source, SourcePin *pin)
 	memset(pin, 0, sizeof(*pin));
 	if (source->s3 != NULL)
 	{
-		S3Object	object;
+		S3Object object;
 
 		s3_head(source->s3, source->key, &object);
 		pin->size = object.size;
@@ -168,7 +168,7 @@ source_pin(Source *source, SourcePin *pin)
 	else
 	{
 		struct stat status;
-		int			fd = open_file(source, &status);
+		int         fd = open_file(source, &status);
 
 		pin->size = status.st_size;
 		pin->etag = file_etag(&status);
@@ -183,7 +183,7 @@ source_read(Source *source, const SourcePin *pin, int64 offset, size_t length, c
 		return;
 	if (source->s3 != NULL)
 	{
-		S3Object	object = {.size = pin->size, .etag = pin->etag, .version_id = pin->version_id};
+		S3Object object = {.size = pin->size, .etag = pin->etag, .version_id = pin->version_id};
 
 		(void) s3_read_range(source->s3, source->key, &object, offset, length, buffer);
 	}

@@ -12,9 +12,9 @@ typedef struct Source Source;
 /* The version of the file that an action reads, all of it. */
 typedef struct SourcePin
 {
-	int64		size;			/* bytes */
-	char	   *etag;
-	char	   *version_id;		/* NULL where there are no versions */
+	int64 size; /* bytes */
+	char *etag;
+	char *version_id; /* NULL where there are no versions */
 } SourcePin;
 
 /*
@@ -31,4 +31,4 @@ extern void source_check(const char *uri, const char *server, Oid role);
 extern void source_pin(Source *source, SourcePin *pin);
 extern void source_read(Source *source, const SourcePin *pin, int64 offset, size_t length, char *buffer);
 
-#endif							/* BULK_ACTION_SOURCE_H */
+#endif /* BULK_ACTION_SOURCE_H */

@@ -62,8 +62,8 @@ forget_flag_before_revert(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_COMMIT && commit_as_submitter)
 	{
-		Oid			user;
-		int			context;
+		Oid user;
+		int context;
 
 		GetUserIdAndSecContext(&user, &context);
 		SetUserIdAndSecContext(user, 0);
@@ -191,7 +191,7 @@ session_discard(void)
 	Assert(!IsTransactionState());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());	/* for dropping temporary objects */
+	PushActiveSnapshot(GetTransactionSnapshot()); /* for dropping temporary objects */
 	PortalHashTableDeleteAll();
 	ResetAllOptions();
 	DropAllPreparedStatements();

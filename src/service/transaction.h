@@ -12,16 +12,16 @@
 /* Who submitted an action, and the settings in force at that moment. */
 typedef struct Submitter
 {
-	Oid			role;			/* current_user at submit */
-	Oid			session_role;	/* session_user at submit */
-	int			nsettings;
-	char	  **names;
-	char	  **values;
+	Oid    role;         /* current_user at submit */
+	Oid    session_role; /* session_user at submit */
+	int    nsettings;
+	char **names;
+	char **values;
 } Submitter;
 
 typedef struct SubmitterFrame
 {
-	int			guc_level;
+	int guc_level;
 } SubmitterFrame;
 
 /* Once per process. */
@@ -49,4 +49,4 @@ extern void transaction_new_snapshot(void);
 /* Between identities: what DISCARD ALL does. */
 extern void session_discard(void);
 
-#endif							/* BULK_ACTION_TRANSACTION_H */
+#endif /* BULK_ACTION_TRANSACTION_H */

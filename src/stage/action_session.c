@@ -18,10 +18,10 @@
 #include "stage/action_session.h"
 #include "stage/update_plan.h"
 
-static MemoryContext context = NULL;	/* of the present action */
+static MemoryContext  context = NULL; /* of the present action */
 static ActionSession *present = NULL;
-static bool used = false;		/* the session may hold things of an action */
-static bool source_is_stale = false;	/* a server or user mapping has changed */
+static bool           used = false;            /* the session may hold things of an action */
+static bool           source_is_stale = false; /* a server or user mapping has changed */
 
 void
 action_session_forget(void)
@@ -61,8 +61,8 @@ ActionSession *
 action_session_get(int64 action_no)
 {
 	ActionSession *session;
-	Bookkeeping books;
-	SourceState source;
+	Bookkeeping    books;
+	SourceState    source;
 
 	if (present != NULL && present->action->action_no == action_no)
 		return present;
@@ -108,7 +108,7 @@ action_session_need_header(ActionSession *session)
 void
 action_session_open_source(ActionSession *session)
 {
-	const Action *action = session->action;
+	const Action  *action = session->action;
 	SubmitterFrame frame;
 
 	transaction_start();
@@ -136,8 +136,8 @@ action_session_open_source(ActionSession *session)
 void
 action_session_set_header(ActionSession *session, const char *record, size_t length)
 {
-	RowDecoder *decoder = row_decoder_create(0, NULL);
-	DecodedRow	row;
+	RowDecoder   *decoder = row_decoder_create(0, NULL);
+	DecodedRow    row;
 	MemoryContext old;
 
 	if (decoder == NULL)

@@ -13,12 +13,12 @@
 
 typedef struct ActionSession
 {
-	MemoryContext context;		/* all of it */
-	Action	   *action;
-	Source	   *source;			/* NULL until opened */
+	MemoryContext context; /* all of it */
+	Action       *action;
+	Source       *source; /* NULL until opened */
 	MemoryContext source_context;
-	int			nfields;		/* 0 until the header is known */
-	CsvField   *header;
+	int           nfields; /* 0 until the header is known */
+	CsvField     *header;
 } ActionSession;
 
 /*
@@ -43,4 +43,4 @@ extern void action_session_forget(void);
 /* The same, and discards what user code may have left in the session. */
 extern void action_session_discard(void);
 
-#endif							/* BULK_ACTION_ACTION_SESSION_H */
+#endif /* BULK_ACTION_ACTION_SESSION_H */

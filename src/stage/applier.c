@@ -38,9 +38,9 @@
 #include "stage/row_batch.h"
 #include "stage/update_plan.h"
 
-#define BLOCK_ROWS 32
+#define BLOCK_ROWS               32
 #define MAX_KEPT_SUBTRANSACTIONS 49
-#define LOCKED_DELAY_MS 100		/* until a lane is looked at again that somebody else holds */
+#define LOCKED_DELAY_MS          100 /* until a lane is looked at again that somebody else holds */
 
 /* Where the present transaction is; decides what an error means. */
 typedef enum ApplyPhase
@@ -56,12 +56,12 @@ static volatile ApplyPhase phase = PHASE_BOOKKEEPING;
 /* One transaction's work on a chunk. */
 typedef struct Step
 {
-	MemoryContext context;		/* everything of this step */
-	RowBatch   *batch;
-	Outcomes	outcomes;
-	int			kept;			/* subtransactions released so far */
-	int			nrows;			/* rows of the chunk that the step tried */
-	int32		next_chunk;		/* of the lane, afterwards */
+	MemoryContext context; /* everything of this step */
+	RowBatch     *batch;
+	Outcomes      outcomes;
+	int           kept;       /* subtransactions released so far */
+	int           nrows;      /* rows of the chunk that the step tried */
+	int32         next_chunk; /* of the lane, afterwards */
 } Step;
 
 bool
@@ -75,10 +75,10 @@ applier_is_hopeless(void)
 static int
 compare_rows(const void *left, const void *right, void *arg)
 {
-	RowBatch   *batch = arg;
-	int			l = *(const int *) left;
-	int			r = *(const int *) right;
-	int			order = target_compare_keys(batch->target, batch->rows[l].keys, batch->rows[r].keys);
+	RowBatch *batch = arg;
+	int       l = *(const int *) left;
+	int       r = *(const int *) right;
+	int       order = target_compare_keys(batch->target, batch->rows[l].keys, batch->rows[r].keys);
 
 	return order != 0 ? order : (l > r) - (l < r);
 }
@@ -91,26 +91,28 @@ compare_rows(const void *left, const void *right, void *arg)
 static void
 apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
 {
-	int		   *sorted = palloc(sizeof(int) * n);
-	int		   *waves = palloc(sizeof(int) * n);
-	int		   *together = palloc(sizeof(int) * n);
-	int			last_wave = 0;
+	int *sorted = palloc(sizeof(int) * n);
+	int *waves = palloc(sizeof(int) * n);
+	int *together = palloc(sizeof(int) * n);
+	int  last_wave = 0;
 
 	memcpy(sorted, rows, sizeof(int) * n);
 	qsort_arg(sorted, n, sizeof(int), compare_rows, batch);
 	for (int i = 0; i < n; i++)
 	{
 		waves[i] = i > 0 && target_compare_keys(batch->target, batch->rows[sorted[i - 1]].keys,
-												batch->rows[sorted[i]].keys) == 0 ? waves[i - 1] + 1 : 0;
+												batch->rows[sorted[i]].keys) == 0 ?
+					   waves[i - 1] + 1 :
+					   0;
 		last_wave = Max(last_wave, waves[i]);
 	}
 
 	for (int wave = 0; wave <= last_wave; wave++)
 		for (int set = 0; set < batch->nsets; set++)
 		{
-			int			count = 0;
-			bool		sets_anything = false;
-			uint64		found;
+			int    count = 0;
+			bool   sets_anything = false;
+			uint64 found;
 
 			for (int i = 0; i < n; i++)
 				if (waves[i] == wave && batch->rows[sorted[i]].column_set == set)
@@ -170,8 +172,8 @@ static int
 try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 {
 	ResourceOwner owner = CurrentResourceOwner;
-	Outcomes	outcomes = {0};
-	volatile int at = 0;
+	Outcomes      outcomes = {0};
+	volatile int  at = 0;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(step->context);
@@ -206,8 +208,8 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 static void
 fail_row(Step *step, int row, const ErrorData *error)
 {
-	BatchRow   *r = &step->batch->rows[row];
-	RowError	row_error;
+	BatchRow *r = &step->batch->rows[row];
+	RowError  row_error;
 
 	/* A privilege that was revoked meanwhile is not the row's fault. */
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
@@ -224,14 +226,14 @@ fail_row(Step *step, int row, const ErrorData *error)
 static void
 isolate_block(Step *step, const int *rows, int n)
 {
-	ErrorData  *error;
-	int			start = 0;
+	ErrorData *error;
+	int        start = 0;
 
 	if (n == 0 || try_rows(step, rows, n, ALL_TOGETHER, &error) == n)
 		return;
 	while (start < n)
 	{
-		int			good = try_rows(step, rows + start, n - start, ONE_BY_ONE, &error);
+		int good = try_rows(step, rows + start, n - start, ONE_BY_ONE, &error);
 
 		if (good == n - start)
 			return;
@@ -242,7 +244,7 @@ isolate_block(Step *step, const int *rows, int n)
 		 */
 		if (good > 0)
 		{
-			ErrorData  *again;
+			ErrorData *again;
 
 			if (try_rows(step, rows + start, good, ALL_TOGETHER, &again) != good &&
 				try_rows(step, rows + start, good, ONE_BY_ONE, &again) != good)
@@ -257,10 +259,10 @@ isolate_block(Step *step, const int *rows, int n)
 static int
 apply_range(Step *step, int from, int to)
 {
-	RowBatch   *batch = step->batch;
-	int		   *rows = palloc(sizeof(int) * Max(to - from, 1));
-	int			n = 0;
-	ErrorData  *error;
+	RowBatch  *batch = step->batch;
+	int       *rows = palloc(sizeof(int) * Max(to - from, 1));
+	int        n = 0;
+	ErrorData *error;
 
 	for (int i = from; i < to; i++)
 		if (!batch->rows[i].failed)
@@ -270,7 +272,7 @@ apply_range(Step *step, int from, int to)
 
 	for (int start = from; start < to; start += BLOCK_ROWS)
 	{
-		int			end = Min(start + BLOCK_ROWS, to);
+		int end = Min(start + BLOCK_ROWS, to);
 
 		/* A block keeps at most one subtransaction per bad row and one more. */
 		if (step->kept + BLOCK_ROWS / 2 + 1 > MAX_KEPT_SUBTRANSACTIONS)
@@ -290,7 +292,7 @@ apply_range(Step *step, int from, int to)
 static int
 errors_up_to(RowBatch *batch, int from, int to)
 {
-	int			kept = 0;
+	int kept = 0;
 
 	for (int i = 0; i < batch->nerrors; i++)
 		if (batch->errors[i].line >= batch->rows[from].line &&
@@ -301,10 +303,10 @@ errors_up_to(RowBatch *batch, int from, int to)
 
 typedef enum StepResult
 {
-	STEP_LOCKED,				/* somebody else has the lane */
-	STEP_BEHIND,				/* the board did not know how far the lane is */
-	STEP_MORE,					/* rows of the chunk are left */
-	STEP_DONE					/* the chunk is done */
+	STEP_LOCKED, /* somebody else has the lane */
+	STEP_BEHIND, /* the board did not know how far the lane is */
+	STEP_MORE,   /* rows of the chunk are left */
+	STEP_DONE    /* the chunk is done */
 } StepResult;
 
 /*
@@ -316,16 +318,16 @@ static StepResult
 apply_step(Step *step, const Action *action, const CsvField *header, int nfields, const Task *task,
 		   int limit, const ErrorData *record_failure)
 {
-	Bookkeeping books;
+	Bookkeeping    books;
 	SubmitterFrame frame;
-	Cursor		cursor;
-	Target	   *target;
-	char	   *payload;
-	size_t		length;
-	int			row_count;
-	int			from;
-	int			to;
-	bool		locked;
+	Cursor         cursor;
+	Target        *target;
+	char          *payload;
+	size_t         length;
+	int            row_count;
+	int            from;
+	int            to;
+	bool           locked;
 
 	phase = PHASE_BOOKKEEPING;
 	transaction_start();
@@ -362,7 +364,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		phase = PHASE_ROWS;
 		to = apply_range(step, from, row_count - from > limit ? from + limit : row_count);
 		phase = PHASE_PREPARE;
-		target_check_name(action);	/* the statements went to the right table */
+		target_check_name(action); /* the statements went to the right table */
 	}
 	submitter_leave(&frame);
 
@@ -390,17 +392,17 @@ void
 applier_run(const Action *action, const CsvField *header, int nfields, const Task *task)
 {
 	static MemoryContext context = NULL;
-	volatile int limit = INT_MAX;
-	ErrorData  *volatile commit_error = NULL;
+	volatile int         limit = INT_MAX;
+	ErrorData *volatile commit_error = NULL;
 	volatile StepResult result = STEP_MORE;
-	volatile int32 next_chunk = 0;
+	volatile int32      next_chunk = 0;
 
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "bulk_action chunk", ALLOCSET_DEFAULT_SIZES);
 
 	while (result == STEP_MORE)
 	{
-		Step	   *step;
+		Step *step;
 
 		if (commit_error == NULL)
 			MemoryContextReset(context);
@@ -415,7 +417,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData *error;
 
 			MemoryContextSwitchTo(context);
 			error = CopyErrorData();

@@ -20,4 +20,4 @@
 extern void applier_run(const Action *action, const CsvField *header, int nfields, const Task *task);
 extern bool applier_is_hopeless(void);
 
-#endif							/* BULK_ACTION_APPLIER_H */
+#endif /* BULK_ACTION_APPLIER_H */

@@ -18,7 +18,7 @@
 static void
 assign(int64 action_no, int lanes, const int *slots, int nslots, int16 *owners)
 {
-	uint64_t	workers[BOARD_MAX_WORKERS] = {0};
+	uint64_t workers[BOARD_MAX_WORKERS] = {0};
 
 	for (int i = 0; i < nslots; i++)
 		workers[i] = (uint64_t) slots[i];

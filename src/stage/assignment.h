@@ -10,4 +10,4 @@
 /* Computes the preference for all actions of a database on the board. */
 extern void assignment_refresh(Oid database);
 
-#endif							/* BULK_ACTION_ASSIGNMENT_H */
+#endif /* BULK_ACTION_ASSIGNMENT_H */

@@ -35,50 +35,50 @@
 #include "stage/failure.h"
 #include "stage/target.h"
 
-#define CHUNK_ROWS 1000
+#define CHUNK_ROWS  1000
 #define CHUNK_BYTES (1024 * 1024)
 
 /* The first segment is small so that applying starts early; each is twice the one before. */
-#define SEGMENT_FIRST ((int64) 1024 * 1024)
+#define SEGMENT_FIRST   ((int64) 1024 * 1024)
 #define SEGMENT_LARGEST ((int64) 8 * 1024 * 1024)
-#define SEGMENT_ROWS 131072
+#define SEGMENT_ROWS    131072
 
 /* Added to each window: room for the record that begins before the segment's end. */
-#define WINDOW_TAIL (CSV_READER_DEFAULT_MAX_RECORD + CSV_READER_LOOKAHEAD)
+#define WINDOW_TAIL  (CSV_READER_DEFAULT_MAX_RECORD + CSV_READER_LOOKAHEAD)
 #define WINDOW_BYTES (SEGMENT_LARGEST + (int64) WINDOW_TAIL)
 
-#define LOCKED_DELAY_MS 100		/* until a source is looked at again that somebody else holds */
+#define LOCKED_DELAY_MS 100 /* until a source is looked at again that somebody else holds */
 
 typedef struct SegmentRow
 {
-	uint32		offset;			/* in the window */
-	uint32		length;
-	int64		line;
-	uint64		hash;
+	uint32 offset; /* in the window */
+	uint32 length;
+	int64  line;
+	uint64 hash;
 } SegmentRow;
 
 /* One segment while it is being parsed; in memory, so that it outlives a longjmp. */
 typedef struct Parse
 {
 	MemoryContext context;
-	Target	   *target;
-	CsvReader  *reader;
-	CsvRecord	record;
-	bool		in_record;		/* record is a good one whose key is being converted */
-	const char *window;
-	int64		row_limit_offset;	/* records that begin here or later are the next segment's */
-	SegmentRow *rows;
-	int			nrows;
-	int			max_rows;
-	RowError   *errors;
-	int			nerrors;
-	int			max_errors;
-	bool		ended;
+	Target       *target;
+	CsvReader    *reader;
+	CsvRecord     record;
+	bool          in_record; /* record is a good one whose key is being converted */
+	const char   *window;
+	int64         row_limit_offset; /* records that begin here or later are the next segment's */
+	SegmentRow   *rows;
+	int           nrows;
+	int           max_rows;
+	RowError     *errors;
+	int           nerrors;
+	int           max_errors;
+	bool          ended;
 } Parse;
 
 static volatile bool hopeless = false;
 static MemoryContext task_context = NULL;
-static char *window = NULL;
+static char         *window = NULL;
 
 bool
 chunker_is_hopeless(void)
@@ -97,7 +97,7 @@ printable(const char *raw, size_t length)
 	initStringInfo(&text);
 	for (size_t i = 0; i < length;)
 	{
-		int			width = raw[i] == '\0' ? 0 : Min(pg_mblen(raw + i), (int) (length - i));
+		int width = raw[i] == '\0' ? 0 : Min(pg_mblen(raw + i), (int) (length - i));
 
 		if (width > 0 && pg_verifymbstr(raw + i, width, true))
 			appendBinaryStringInfo(&text, raw + i, width);
@@ -115,7 +115,7 @@ static void
 add_error(Parse *parse, int sqlerrcode, const char *message)
 {
 	const CsvRecord *record = &parse->record;
-	RowError   *error;
+	RowError        *error;
 
 	if (parse->nerrors == parse->max_errors)
 	{
@@ -134,7 +134,7 @@ add_error(Parse *parse, int sqlerrcode, const char *message)
 static void
 add_bad_record(Parse *parse)
 {
-	int			code = ERRCODE_BAD_COPY_FILE_FORMAT;
+	int code = ERRCODE_BAD_COPY_FILE_FORMAT;
 
 	if (parse->record.error == CSV_READER_ERROR_NUL_BYTE)
 		code = ERRCODE_CHARACTER_NOT_IN_REPERTOIRE;
@@ -147,7 +147,7 @@ static void
 add_row(Parse *parse, uint64 hash)
 {
 	const CsvRecord *record = &parse->record;
-	SegmentRow *row;
+	SegmentRow      *row;
 
 	if (parse->nrows == parse->max_rows)
 	{
@@ -165,9 +165,9 @@ add_row(Parse *parse, uint64 hash)
 static uint64
 hash_key(Parse *parse)
 {
-	Target	   *target = parse->target;
+	Target          *target = parse->target;
 	const CsvRecord *record = &parse->record;
-	Datum		values[INDEX_MAX_KEYS];
+	Datum            values[INDEX_MAX_KEYS];
 
 	if (!target->hashable)
 		return 0;
@@ -188,12 +188,12 @@ hash_key(Parse *parse)
 static void
 parse_records(Parse *parse, MemoryContext key_context)
 {
-	CsvRecord  *record = &parse->record;
+	CsvRecord *record = &parse->record;
 
 	while (parse->nrows + parse->nerrors < SEGMENT_ROWS)
 	{
 		CsvReaderStatus status = csv_reader_next(parse->reader, record);
-		uint64		hash;
+		uint64          hash;
 
 		if (status == CSV_READER_NO_MEMORY)
 			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -243,7 +243,7 @@ parse_segment(Parse *parse)
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error = failure_catch_row_error(parse->context, owner);
+			ErrorData *error = failure_catch_row_error(parse->context, owner);
 
 			if (!parse->in_record)
 				ReThrowError(error);
@@ -274,7 +274,7 @@ take_header(ActionSession *session, Parse *parse, SourceState *state)
 				(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
 				 errmsg("the header of the file cannot be read"),
 				 errdetail("%s.", status == CSV_READER_BAD_RECORD ? parse->record.message :
-						   "it is not a complete line of valid text"),
+																	"it is not a complete line of valid text"),
 				 errhint("The first line must name the columns, with a comma between them.")));
 	state->header = pnstrdup(parse->record.raw, parse->record.raw_len);
 	action_session_set_header(session, state->header, parse->record.raw_len);
@@ -286,9 +286,9 @@ take_header(ActionSession *session, Parse *parse, SourceState *state)
 static int *
 route_rows(const Parse *parse, int lanes, int *lane_start)
 {
-	int		   *lane_of = palloc_extended(sizeof(int) * Max(parse->nrows, 1), MCXT_ALLOC_HUGE);
-	int		   *order = palloc_extended(sizeof(int) * Max(parse->nrows, 1), MCXT_ALLOC_HUGE);
-	int			next[MAX_LANES];
+	int *lane_of = palloc_extended(sizeof(int) * Max(parse->nrows, 1), MCXT_ALLOC_HUGE);
+	int *order = palloc_extended(sizeof(int) * Max(parse->nrows, 1), MCXT_ALLOC_HUGE);
+	int  next[MAX_LANES];
 
 	memset(lane_start, 0, sizeof(int) * (MAX_LANES + 1));
 	for (int i = 0; i < parse->nrows; i++)
@@ -317,12 +317,12 @@ buffer_realloc(void *pointer, size_t size)
 static void
 write_chunks(const Action *action, const Parse *parse, SourceState *state, Segment *segment)
 {
-	int			lane_start[MAX_LANES + 1];
-	int		   *order = route_rows(parse, state->lanes, lane_start);
-	int			generation = jobs_write_generation();
-	int			max_chunks = parse->nrows / CHUNK_ROWS + state->lanes +
-		(int) (4 * WINDOW_BYTES / CHUNK_BYTES);	/* two in a row hold more than CHUNK_BYTES */
-	RowBuffer	buffer = {.realloc_fn = buffer_realloc};
+	int  lane_start[MAX_LANES + 1];
+	int *order = route_rows(parse, state->lanes, lane_start);
+	int  generation = jobs_write_generation();
+	int  max_chunks = parse->nrows / CHUNK_ROWS + state->lanes +
+					 (int) (4 * WINDOW_BYTES / CHUNK_BYTES); /* two in a row hold more than CHUNK_BYTES */
+	RowBuffer buffer = {.realloc_fn = buffer_realloc};
 
 	segment->chunk_lanes = palloc(sizeof(int16) * max_chunks);
 	segment->chunk_numbers = palloc(sizeof(int32) * max_chunks);
@@ -330,11 +330,11 @@ write_chunks(const Action *action, const Parse *parse, SourceState *state, Segme
 
 	for (int lane = 0; lane < state->lanes; lane++)
 	{
-		int			at = lane_start[lane];
+		int at = lane_start[lane];
 
 		while (at < lane_start[lane + 1])
 		{
-			int			count = 0;
+			int count = 0;
 
 			buffer.len = 0;
 			while (at < lane_start[lane + 1] && count < CHUNK_ROWS)
@@ -389,7 +389,7 @@ static void
 find_place(ActionSession *session, SourceState *state)
 {
 	Bookkeeping books;
-	bool		found;
+	bool        found;
 
 	transaction_start();
 	MemoryContextSwitchTo(task_context);
@@ -404,7 +404,7 @@ find_place(ActionSession *session, SourceState *state)
 	MemoryContextSwitchTo(task_context);
 	if (!found)
 	{
-		SourcePin	pin;
+		SourcePin pin;
 
 		source_pin(session->source, &pin);
 		state->size = pin.size;
@@ -419,7 +419,7 @@ static void
 parse_window(ActionSession *session, SourceState *state, Parse *parse, int64 window_length)
 {
 	SubmitterFrame frame;
-	int64		skip = 0;
+	int64          skip = 0;
 
 	parse->max_rows = 4096;
 	parse->rows = palloc(sizeof(SegmentRow) * parse->max_rows);
@@ -450,11 +450,11 @@ static bool
 commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 {
 	static CsvReader *reader = NULL;
-	const Action *action = session->action;
-	Bookkeeping books;
-	SourceState locked;
-	Segment		segment = {0};
-	Parse	   *parse;
+	const Action     *action = session->action;
+	Bookkeeping       books;
+	SourceState       locked;
+	Segment           segment = {0};
+	Parse            *parse;
 
 	if (reader == NULL && (reader = csv_reader_create(NULL, NULL)) == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -526,9 +526,9 @@ void
 chunker_run(ActionSession *session, const Task *task)
 {
 	SourceState state;
-	SourcePin	pin;
-	int64		length;
-	bool		done = true;
+	SourcePin   pin;
+	int64       length;
+	bool        done = true;
 
 	hopeless = false;
 	if (task_context == NULL)

@@ -18,4 +18,4 @@
 extern void chunker_run(ActionSession *session, const Task *task);
 extern bool chunker_is_hopeless(void);
 
-#endif							/* BULK_ACTION_CHUNKER_H */
+#endif /* BULK_ACTION_CHUNKER_H */

@@ -39,12 +39,11 @@ failure_kind(const ErrorData *error)
 Failure
 failure_of(const ErrorData *error)
 {
-	Failure		failure = {
+	Failure failure = {
 		.code = unpack_sql_state(error->sqlerrcode),
 		.message = error->message ? error->message : "",
 		.detail = error->detail,
-		.hint = error->hint
-	};
+		.hint = error->hint};
 
 	failure.code = pstrdup(failure.code);
 	return failure;
@@ -61,13 +60,12 @@ failure_text(const ErrorData *error)
 RowError
 failure_of_row(const ErrorData *error, int64 line, const char *record, size_t length)
 {
-	RowError	result = {
+	RowError result = {
 		.line = line,
 		.column = error->column_name,
 		.message = failure_text(error),
 		.record = record,
-		.record_length = length
-	};
+		.record_length = length};
 
 	strlcpy(result.code, unpack_sql_state(error->sqlerrcode), sizeof(result.code));
 	return result;
@@ -76,7 +74,7 @@ failure_of_row(const ErrorData *error, int64 line, const char *record, size_t le
 ErrorData *
 failure_catch_row_error(MemoryContext context, ResourceOwner owner)
 {
-	ErrorData  *error;
+	ErrorData *error;
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();

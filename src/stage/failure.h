@@ -11,9 +11,9 @@
 
 typedef enum FailureKind
 {
-	FAILURE_TRANSIENT,			/* may pass by itself: back off and try again */
-	FAILURE_CONTENTION,			/* somebody else was in the way: the same, as often as it takes */
-	FAILURE_INTERRUPT,			/* cancelled or shut down */
+	FAILURE_TRANSIENT,  /* may pass by itself: back off and try again */
+	FAILURE_CONTENTION, /* somebody else was in the way: the same, as often as it takes */
+	FAILURE_INTERRUPT,  /* cancelled or shut down */
 	FAILURE_OTHER
 } FailureKind;
 
@@ -35,4 +35,4 @@ extern RowError failure_of_row(const ErrorData *error, int64 line, const char *r
  */
 extern ErrorData *failure_catch_row_error(MemoryContext context, ResourceOwner owner);
 
-#endif							/* BULK_ACTION_FAILURE_H */
+#endif /* BULK_ACTION_FAILURE_H */

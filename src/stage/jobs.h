@@ -19,18 +19,18 @@
 /* What a worker must know of an action; allocated in one memory context. */
 typedef struct Action
 {
-	int64		action_no;
-	char	   *id;				/* uuid as text */
-	char	   *source;
-	char	   *server;			/* NULL for file:// */
-	Submitter	submitter;
-	Oid			target;
-	char	   *target_schema;
-	char	   *target_name;
-	int			nkeys;
-	char	  **key_columns;
-	int			nupdates;		/* -1: every column that can be updated */
-	char	  **update_columns;
+	int64     action_no;
+	char     *id; /* uuid as text */
+	char     *source;
+	char     *server; /* NULL for file:// */
+	Submitter submitter;
+	Oid       target;
+	char     *target_schema;
+	char     *target_name;
+	int       nkeys;
+	char    **key_columns;
+	int       nupdates; /* -1: every column that can be updated */
+	char    **update_columns;
 } Action;
 
 /* NULL if the action does not exist or is not running. */
@@ -39,18 +39,18 @@ extern Action *jobs_load_action(int64 action_no, MemoryContext context);
 /* The head of a stream, or an action behind it that is still on the board. */
 typedef struct StreamHead
 {
-	int64		action_no;
-	char	   *id;
-	char	   *state;
-	Oid			session_role;
-	int			crashes;
+	int64 action_no;
+	char *id;
+	char *state;
+	Oid   session_role;
+	int   crashes;
 } StreamHead;
 
 /* Gives newly seen actions their position in their stream. */
 extern void jobs_position_actions(void);
 
 /* Unfinished actions that are first in their stream, at most max, most urgent first. */
-extern int	jobs_stream_heads(StreamHead **heads, int max);
+extern int  jobs_stream_heads(StreamHead **heads, int max);
 extern void jobs_start_action(int64 action_no);
 
 /*
@@ -71,7 +71,7 @@ extern void jobs_record_stats(int64 action_no);
  */
 typedef struct Failure
 {
-	const char *code;			/* SQLSTATE */
+	const char *code; /* SQLSTATE */
 	const char *message;
 	const char *detail;
 	const char *hint;
@@ -82,11 +82,11 @@ extern void jobs_finish_action(int64 action_no, const char *state, const Failure
 
 typedef struct ActionEvent
 {
-	int64		event_no;
-	int64		action_no;
-	char	   *kind;			/* cancel, failed */
-	bool		unfinished;		/* the action has not ended yet */
-	Failure		failure;
+	int64   event_no;
+	int64   action_no;
+	char   *kind;       /* cancel, failed */
+	bool    unfinished; /* the action has not ended yet */
+	Failure failure;
 } ActionEvent;
 
 /*
@@ -94,7 +94,7 @@ typedef struct ActionEvent
  * ends are deleted with that, in the same transaction, so that none is lost in
  * between.
  */
-extern int	jobs_read_events(ActionEvent **events, int64 after, int max);
+extern int  jobs_read_events(ActionEvent **events, int64 after, int max);
 extern void jobs_delete_event(int64 event_no);
 extern void jobs_report_failure(int64 action_no, const Failure *failure);
 extern void jobs_notify(int64 action_no);
@@ -103,17 +103,17 @@ extern void jobs_notify(int64 action_no);
 
 typedef struct SourceState
 {
-	int64		size;			/* bytes */
-	char	   *etag;
-	char	   *version_id;		/* may be NULL */
-	char	   *header;			/* NULL before the first segment */
-	int			next_segment;
-	int64		next_offset;
-	int64		next_line;
-	bool		in_skipped_line;	/* next_offset lies in a line that is too long */
-	bool		at_end;
-	int			lanes;
-	int32		lane_chunks[MAX_LANES];
+	int64 size; /* bytes */
+	char *etag;
+	char *version_id; /* may be NULL */
+	char *header;     /* NULL before the first segment */
+	int   next_segment;
+	int64 next_offset;
+	int64 next_line;
+	bool  in_skipped_line; /* next_offset lies in a line that is too long */
+	bool  at_end;
+	int   lanes;
+	int32 lane_chunks[MAX_LANES];
 } SourceState;
 
 extern bool jobs_read_source(int64 action_no, SourceState *source);
@@ -126,22 +126,22 @@ extern void jobs_create_cursors(int64 action_no, int lanes);
 
 typedef struct Segment
 {
-	int			segment_no;
-	int64		start_offset;
-	int64		end_offset;
-	int64		first_line;
-	int			row_count;
-	int			parse_errors;
-	int			nchunks;
-	int16	   *chunk_lanes;
-	int32	   *chunk_numbers;
-	int32	   *chunk_rows;
+	int    segment_no;
+	int64  start_offset;
+	int64  end_offset;
+	int64  first_line;
+	int    row_count;
+	int    parse_errors;
+	int    nchunks;
+	int16 *chunk_lanes;
+	int32 *chunk_numbers;
+	int32 *chunk_rows;
 } Segment;
 
 extern void jobs_insert_segment(int64 action_no, const Segment *segment);
 
 /* The generation to write to; read once per transaction, before the first insert. */
-extern int	jobs_write_generation(void);
+extern int  jobs_write_generation(void);
 extern void jobs_insert_chunk(int generation, int64 action_no, int lane, int chunk_no, int segment_no,
 							  int row_count, const char *payload, size_t length);
 
@@ -150,17 +150,17 @@ extern char *jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_c
 
 typedef struct Cursor
 {
-	int			next_chunk;
-	int			row_offset;
+	int next_chunk;
+	int row_offset;
 } Cursor;
 
 /* What became of rows. */
 typedef struct Outcomes
 {
-	int64		updated;
-	int64		unchanged;
-	int64		not_found;
-	int64		failed;
+	int64 updated;
+	int64 unchanged;
+	int64 not_found;
+	int64 failed;
 } Outcomes;
 
 /* Locks the row to the end of the transaction; false if somebody else has it. */
@@ -169,12 +169,12 @@ extern void jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, co
 
 typedef struct RowError
 {
-	int64		line;
-	char		code[6];		/* SQLSTATE */
-	char	   *column;			/* NULL if not known */
-	char	   *message;
-	const char *record;			/* original cells as CSV */
-	size_t		record_length;
+	int64       line;
+	char        code[6]; /* SQLSTATE */
+	char       *column;  /* NULL if not known */
+	char       *message;
+	const char *record; /* original cells as CSV */
+	size_t      record_length;
 } RowError;
 
 extern void jobs_insert_errors(int64 action_no, const RowError *errors, int n);
@@ -187,4 +187,4 @@ extern void jobs_insert_errors(int64 action_no, const RowError *errors, int n);
  */
 extern void jobs_rotate(bool all);
 
-#endif							/* BULK_ACTION_JOBS_H */
+#endif /* BULK_ACTION_JOBS_H */

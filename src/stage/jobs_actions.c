@@ -20,15 +20,15 @@
 static char **
 name_array(Datum value, Oid element_type, int16 length, char align, int *n)
 {
-	Datum	   *elements;
-	char	  **names;
+	Datum *elements;
+	char **names;
 
 	deconstruct_array(DatumGetArrayTypeP(value), element_type, length, false, align,
 					  &elements, NULL, n);
 	names = palloc(sizeof(char *) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 		names[i] = element_type == NAMEOID ? pstrdup(NameStr(*DatumGetName(elements[i]))) :
-			TextDatumGetCString(elements[i]);
+											 TextDatumGetCString(elements[i]);
 	return names;
 }
 
@@ -39,15 +39,14 @@ jobs_load_action(int64 action_no, MemoryContext context)
 		"SELECT id, source, server, submitted_role, session_role, settings,"
 		" target::oid, target_schema, target_name, key_columns, update_columns"
 		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
+		{INT8OID}};
+	Datum         values[] = {Int64GetDatum(action_no)};
 	MemoryContext old;
-	Action	   *action;
-	Datum		value;
-	bool		isnull;
-	char	  **settings;
-	int			n;
+	Action       *action;
+	Datum         value;
+	bool          isnull;
+	char        **settings;
+	int           n;
 
 	if (statement_run(&statement, values, NULL) == 0)
 		return NULL;
@@ -95,8 +94,7 @@ jobs_position_actions(void)
 		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NULL"
 		"   ORDER BY action_no FOR NO KEY UPDATE SKIP LOCKED) AS fresh) AS placed"
 		" WHERE a.action_no = placed.action_no",
-		{InvalidOid}
-	};
+		{InvalidOid}};
 
 	(void) statement_run(&statement, NULL, NULL);
 }
@@ -112,10 +110,9 @@ jobs_stream_heads(StreamHead **heads, int max)
 		"  ORDER BY account_id, entity_type, stream_position) AS head"
 		" WHERE head.state <> 'paused'"
 		" ORDER BY head.state = 'running' DESC, head.action_no LIMIT $1",
-		{INT4OID}
-	};
-	Datum		values[] = {Int32GetDatum(max)};
-	int			n = (int) statement_run(&statement, values, NULL);
+		{INT4OID}};
+	Datum values[] = {Int32GetDatum(max)};
+	int   n = (int) statement_run(&statement, values, NULL);
 
 	*heads = palloc0(sizeof(StreamHead) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -138,9 +135,8 @@ jobs_start_action(int64 action_no)
 		"UPDATE bulk_action_internal.actions SET state = 'running',"
 		" started_at = coalesce(started_at, pg_catalog.clock_timestamp())"
 		" WHERE action_no = $1 AND state = 'queued'",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -152,8 +148,7 @@ jobs_charge_crash(void)
 		"UPDATE bulk_action_internal.actions SET crashes = crashes + 1"
 		" WHERE state = 'running' AND (suspect OR NOT EXISTS (SELECT 1"
 		"  FROM bulk_action_internal.actions AS s WHERE s.state = 'running' AND s.suspect))",
-		{InvalidOid}
-	};
+		{InvalidOid}};
 
 	(void) statement_run(&statement, NULL, NULL);
 }
@@ -163,9 +158,8 @@ jobs_set_suspect(int64 action_no)
 {
 	static Statement statement = {
 		"UPDATE bulk_action_internal.actions SET suspect = true WHERE action_no = $1",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -175,9 +169,8 @@ jobs_clear_crashes(int64 action_no)
 {
 	static Statement statement = {
 		"UPDATE bulk_action_internal.actions SET crashes = 0, suspect = false WHERE action_no = $1",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -187,11 +180,10 @@ jobs_read_progress(int64 action_no, ActionProgress *progress)
 {
 	static Statement cursors = {
 		"SELECT lane, next_chunk FROM bulk_action_internal.cursors WHERE action_no = $1 AND lane < 32",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
+		{INT8OID}};
+	Datum       values[] = {Int64GetDatum(action_no)};
 	SourceState source;
-	uint64		n;
+	uint64      n;
 
 	memset(progress, 0, sizeof(*progress));
 	if (!jobs_read_source(action_no, &source))
@@ -222,11 +214,10 @@ jobs_record_stats(int64 action_no)
 		"  recorded_at = excluded.recorded_at"
 		" RETURNING s.total, s.updated + s.inserted + s.deleted + s.unchanged + s.not_found"
 		"  + s.superseded + s.failed + s.unprocessed",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
-	int64		total;
-	int64		sum;
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
+	int64 total;
+	int64 sum;
 
 	if (statement_run(&statement, values, NULL) == 0)
 		return;
@@ -254,19 +245,17 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 		"UPDATE bulk_action_internal.actions SET state = $2, suspect = false, finished_at = pg_catalog.clock_timestamp(),"
 		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
 		" WHERE action_no = $1",
-		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
-	};
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
 	static Statement events = {
 		"DELETE FROM bulk_action_internal.events WHERE action_no = $1",
-		{INT8OID}
-	};
+		{INT8OID}};
 	static Statement queue[] = {
 		{"DELETE FROM bulk_action_internal.cursors WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.sources WHERE action_no = $1", {INT8OID}},
 	};
-	Datum		values[6];
-	char		nulls[7] = "      ";
+	Datum values[6];
+	char  nulls[7] = "      ";
 
 	jobs_record_stats(action_no);
 	values[0] = Int64GetDatum(action_no);
@@ -292,10 +281,9 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 		" e.error_hint, EXISTS (SELECT 1 FROM bulk_action_internal.actions AS a"
 		"  WHERE a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused'))"
 		" FROM bulk_action_internal.events AS e WHERE e.event_no > $1 ORDER BY e.event_no LIMIT $2",
-		{INT8OID, INT4OID}
-	};
-	Datum		values[] = {Int64GetDatum(after), Int32GetDatum(max)};
-	int			n = (int) statement_run(&statement, values, NULL);
+		{INT8OID, INT4OID}};
+	Datum values[] = {Int64GetDatum(after), Int32GetDatum(max)};
+	int   n = (int) statement_run(&statement, values, NULL);
 
 	*events = palloc0(sizeof(ActionEvent) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -319,9 +307,8 @@ jobs_delete_event(int64 event_no)
 {
 	static Statement statement = {
 		"DELETE FROM bulk_action_internal.events WHERE event_no = $1",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(event_no)};
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(event_no)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -333,10 +320,9 @@ jobs_report_failure(int64 action_no, const Failure *failure)
 		"INSERT INTO bulk_action_internal.events"
 		" (action_no, kind, error_code, error_message, error_detail, error_hint)"
 		" VALUES ($1, 'failed', $2, $3, $4, $5)",
-		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
-	};
-	Datum		values[5];
-	char		nulls[6] = "     ";
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
+	Datum values[5];
+	char  nulls[6] = "     ";
 
 	values[0] = Int64GetDatum(action_no);
 	values[1] = text_or_null(failure->code, &nulls[1]);
@@ -353,9 +339,8 @@ jobs_notify(int64 action_no)
 		"SELECT pg_catalog.pg_notify('bulk_action', pg_catalog.json_build_object("
 		" 'id', a.id, 'state', a.state)::text)"
 		" FROM bulk_action_internal.actions AS a WHERE a.action_no = $1",
-		{INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no)};
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
 
 	(void) statement_run(&statement, values, NULL);
 }

@@ -41,8 +41,8 @@
 static bool
 fetch_source(Statement *statement, int64 action_no, SourceState *source)
 {
-	Datum		values[] = {Int64GetDatum(action_no)};
-	Datum	   *elements;
+	Datum  values[] = {Int64GetDatum(action_no)};
+	Datum *elements;
 
 	memset(source, 0, sizeof(*source));
 	if (statement_run(statement, values, NULL) == 0)
@@ -84,7 +84,7 @@ jobs_lock_source(int64 action_no, SourceState *source)
 static Datum
 int4_array(const int32 *numbers, int n)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+	Datum *elements = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
 		elements[i] = Int32GetDatum(numbers[i]);
@@ -97,14 +97,12 @@ jobs_insert_source(int64 action_no, const SourceState *source)
 	static Statement statement = {
 		"INSERT INTO bulk_action_internal.sources (action_no, size, etag, version_id)"
 		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		{INT8OID, INT8OID, TEXTOID, TEXTOID}
-	};
-	Datum		values[] = {
+		{INT8OID, INT8OID, TEXTOID, TEXTOID}};
+	Datum values[] = {
 		Int64GetDatum(action_no),
 		Int64GetDatum(source->size),
 		CStringGetTextDatum(source->etag),
-		source->version_id ? CStringGetTextDatum(source->version_id) : (Datum) 0
-	};
+		source->version_id ? CStringGetTextDatum(source->version_id) : (Datum) 0};
 
 	(void) statement_run(&statement, values, source->version_id ? "    " : "   n");
 }
@@ -115,9 +113,8 @@ jobs_write_source(int64 action_no, const SourceState *source)
 	static Statement statement = {
 		"UPDATE bulk_action_internal.sources SET header = $2, next_segment = $3, next_offset = $4,"
 		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8 WHERE action_no = $1",
-		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID}
-	};
-	Datum		values[] = {
+		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID}};
+	Datum values[] = {
 		Int64GetDatum(action_no),
 		CStringGetTextDatum(source->header),
 		Int32GetDatum(source->next_segment),
@@ -125,8 +122,7 @@ jobs_write_source(int64 action_no, const SourceState *source)
 		Int64GetDatum(source->next_line),
 		BoolGetDatum(source->at_end),
 		int4_array(source->lane_chunks, source->lanes),
-		BoolGetDatum(source->in_skipped_line)
-	};
+		BoolGetDatum(source->in_skipped_line)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -137,9 +133,8 @@ jobs_create_cursors(int64 action_no, int lanes)
 	static Statement statement = {
 		"INSERT INTO bulk_action_internal.cursors (action_no, lane)"
 		" SELECT $1, lane FROM pg_catalog.generate_series(0, $2 - 1) AS lane",
-		{INT8OID, INT4OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no), Int32GetDatum(lanes)};
+		{INT8OID, INT4OID}};
+	Datum values[] = {Int64GetDatum(action_no), Int32GetDatum(lanes)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -152,10 +147,9 @@ jobs_insert_segment(int64 action_no, const Segment *segment)
 		" first_line, row_count, parse_errors, chunk_lanes, chunk_numbers, chunk_rows)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
 		{INT8OID, INT4OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT2ARRAYOID, INT4ARRAYOID,
-		INT4ARRAYOID}
-	};
-	Datum	   *lanes = palloc(sizeof(Datum) * Max(segment->nchunks, 1));
-	Datum		values[10];
+		 INT4ARRAYOID}};
+	Datum *lanes = palloc(sizeof(Datum) * Max(segment->nchunks, 1));
+	Datum  values[10];
 
 	for (int i = 0; i < segment->nchunks; i++)
 		lanes[i] = Int16GetDatum(segment->chunk_lanes[i]);
@@ -178,8 +172,8 @@ jobs_insert_segment(int64 action_no, const Segment *segment)
 static Oid
 generation_oid(int generation)
 {
-	char		name[NAMEDATALEN];
-	Oid			oid;
+	char name[NAMEDATALEN];
+	Oid  oid;
 
 	snprintf(name, sizeof(name), "bulk_action_jobs_%d", generation);
 	oid = get_relname_relid(name, get_namespace_oid("bulk_action_internal", false));
@@ -193,8 +187,7 @@ jobs_write_generation(void)
 {
 	static Statement statement = {
 		"SELECT generation FROM bulk_action_internal.rotation",
-		{InvalidOid}
-	};
+		{InvalidOid}};
 
 	if (statement_run(&statement, NULL, NULL) != 1)
 		elog(ERROR, "table \"rotation\" does not have one row");
@@ -202,50 +195,57 @@ jobs_write_generation(void)
 }
 
 #define INSERT_CHUNK(generation) \
-	{"INSERT INTO bulk_action_internal.bulk_action_jobs_" #generation \
+	{ \
+		"INSERT INTO bulk_action_internal.bulk_action_jobs_" #generation \
 		" (generation, action_no, lane, chunk_no, segment_no, row_count, payload)" \
 		" VALUES (" #generation ", $1, $2, $3, $4, $5, $6)", \
-	{INT8OID, INT2OID, INT4OID, INT4OID, INT4OID, TEXTOID}}
+		{ \
+			INT8OID, INT2OID, INT4OID, INT4OID, INT4OID, TEXTOID \
+		} \
+	}
 
 void
 jobs_insert_chunk(int generation, int64 action_no, int lane, int chunk_no, int segment_no,
 				  int row_count, const char *payload, size_t length)
 {
 	static Statement statements[GENERATIONS] = {INSERT_CHUNK(0), INSERT_CHUNK(1), INSERT_CHUNK(2)};
-	Datum		values[] = {
-		Int64GetDatum(action_no),
-		Int16GetDatum(lane),
-		Int32GetDatum(chunk_no),
-		Int32GetDatum(segment_no),
-		Int32GetDatum(row_count),
-		PointerGetDatum(cstring_to_text_with_len(payload, (int) length))
-	};
+	Datum            values[] = {
+				   Int64GetDatum(action_no),
+				   Int16GetDatum(lane),
+				   Int32GetDatum(chunk_no),
+				   Int32GetDatum(segment_no),
+				   Int32GetDatum(row_count),
+				   PointerGetDatum(cstring_to_text_with_len(payload, (int) length))};
 
 	(void) statement_run(&statements[generation], values, NULL);
 	pfree(DatumGetPointer(values[5]));
 }
 
 #define SELECT_CHUNK(generation) \
-	{"SELECT row_count, payload FROM bulk_action_internal.bulk_action_jobs_" #generation \
-		" WHERE action_no = $1 AND lane = $2 AND chunk_no = $3", {INT8OID, INT2OID, INT4OID}}
+	{ \
+		"SELECT row_count, payload FROM bulk_action_internal.bulk_action_jobs_" #generation \
+		" WHERE action_no = $1 AND lane = $2 AND chunk_no = $3", \
+		{ \
+			INT8OID, INT2OID, INT4OID \
+		} \
+	}
 
 static Statement select_chunk[GENERATIONS] = {SELECT_CHUNK(0), SELECT_CHUNK(1), SELECT_CHUNK(2)};
 
 char *
 jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_count, size_t *length)
 {
-	static int	last_found = 0;
-	Datum		values[] = {
-		Int64GetDatum(action_no), Int16GetDatum(lane), Int32GetDatum(chunk_no)
-	};
+	static int last_found = 0;
+	Datum      values[] = {
+			 Int64GetDatum(action_no), Int16GetDatum(lane), Int32GetDatum(chunk_no)};
 
 	for (int all_locked = 0; all_locked < 2; all_locked++)
 	{
 		for (int i = 0; i < GENERATIONS; i++)
 		{
 			/* Where the last chunk was, then onwards: to newer generations first. */
-			int			generation = (last_found + i) % GENERATIONS;
-			text	   *payload;
+			int   generation = (last_found + i) % GENERATIONS;
+			text *payload;
 
 			/* The statement takes its snapshot after this. */
 			LockRelationOid(generation_oid(generation), AccessShareLock);
@@ -268,12 +268,12 @@ jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_count, size_t 
 static int64
 generation_size(int generation)
 {
-	Relation	rel = table_open(generation_oid(generation), AccessShareLock);
-	int64		blocks = RelationGetNumberOfBlocks(rel);
+	Relation rel = table_open(generation_oid(generation), AccessShareLock);
+	int64    blocks = RelationGetNumberOfBlocks(rel);
 
 	if (OidIsValid(rel->rd_rel->reltoastrelid))
 	{
-		Relation	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+		Relation toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
 
 		blocks += RelationGetNumberOfBlocks(toast);
 		table_close(toast, AccessShareLock);
@@ -289,14 +289,30 @@ generation_size(int generation)
 	" JOIN bulk_action_internal.actions AS a" \
 	"  ON a.action_no = j.action_no AND a.state IN ('queued', 'running', 'paused')"
 
-#define COUNT_LIVE(generation) {"SELECT 1" LIVE_CHUNKS(generation) " LIMIT $1", {INT4OID}}
+#define COUNT_LIVE(generation) \
+	{ \
+		"SELECT 1" LIVE_CHUNKS(generation) " LIMIT $1", \
+		{ \
+			INT4OID \
+		} \
+	}
 
 #define COPY_LIVE(generation) \
-	{"INSERT INTO bulk_action_internal.bulk_action_jobs" \
-		" SELECT $1, j.action_no, j.lane, j.chunk_no, j.segment_no, j.row_count, j.payload" \
-		LIVE_CHUNKS(generation), {INT2OID}}
+	{ \
+		"INSERT INTO bulk_action_internal.bulk_action_jobs" \
+		" SELECT $1, j.action_no, j.lane, j.chunk_no, j.segment_no, j.row_count, j.payload" LIVE_CHUNKS(generation), \
+		{ \
+			INT2OID \
+		} \
+	}
 
-#define EMPTY(generation) {"TRUNCATE bulk_action_internal.bulk_action_jobs_" #generation, {InvalidOid}}
+#define EMPTY(generation) \
+	{ \
+		"TRUNCATE bulk_action_internal.bulk_action_jobs_" #generation, \
+		{ \
+			InvalidOid \
+		} \
+	}
 
 /* Empties a generation after copying at most max live chunks to the present one. */
 static bool
@@ -305,9 +321,9 @@ empty_generation(int generation, int present, int max)
 	static Statement count_live[GENERATIONS] = {COUNT_LIVE(0), COUNT_LIVE(1), COUNT_LIVE(2)};
 	static Statement copy_live[GENERATIONS] = {COPY_LIVE(0), COPY_LIVE(1), COPY_LIVE(2)};
 	static Statement empty[GENERATIONS] = {EMPTY(0), EMPTY(1), EMPTY(2)};
-	Datum		limit[] = {Int32GetDatum(max + 1)};
-	Datum		target[] = {Int16GetDatum(present)};
-	int			live;
+	Datum            limit[] = {Int32GetDatum(max + 1)};
+	Datum            target[] = {Int16GetDatum(present)};
+	int              live;
 
 	if (generation_size(generation) == 0)
 		return true;
@@ -328,14 +344,12 @@ jobs_rotate(bool all)
 {
 	static Statement lock = {
 		"SELECT generation FROM bulk_action_internal.rotation FOR NO KEY UPDATE SKIP LOCKED",
-		{InvalidOid}
-	};
+		{InvalidOid}};
 	static Statement advance = {
 		"UPDATE bulk_action_internal.rotation SET generation = $1",
-		{INT2OID}
-	};
-	int			present;
-	int			next;
+		{INT2OID}};
+	int present;
+	int next;
 
 	if (statement_run(&lock, NULL, NULL) == 0)
 		return;
@@ -350,7 +364,7 @@ jobs_rotate(bool all)
 	else if (generation_size(present) >= GENERATION_BYTES &&
 			 empty_generation(next, present, COPY_FORWARD_MAX))
 	{
-		Datum		values[] = {Int16GetDatum(next)};
+		Datum values[] = {Int16GetDatum(next)};
 
 		(void) statement_run(&advance, values, NULL);
 	}
@@ -364,9 +378,8 @@ jobs_lock_cursor(int64 action_no, int lane, Cursor *cursor)
 	static Statement statement = {
 		"SELECT next_chunk, row_offset FROM bulk_action_internal.cursors"
 		" WHERE action_no = $1 AND lane = $2 FOR NO KEY UPDATE SKIP LOCKED",
-		{INT8OID, INT2OID}
-	};
-	Datum		values[] = {Int64GetDatum(action_no), Int16GetDatum(lane)};
+		{INT8OID, INT2OID}};
+	Datum values[] = {Int64GetDatum(action_no), Int16GetDatum(lane)};
 
 	if (statement_run(&statement, values, NULL) == 0)
 		return false;
@@ -382,9 +395,8 @@ jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes
 		"UPDATE bulk_action_internal.cursors SET next_chunk = $3, row_offset = $4,"
 		" updated = updated + $5, unchanged = unchanged + $6, not_found = not_found + $7,"
 		" failed = failed + $8 WHERE action_no = $1 AND lane = $2",
-		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID}
-	};
-	Datum		values[] = {
+		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID}};
+	Datum values[] = {
 		Int64GetDatum(action_no),
 		Int16GetDatum(lane),
 		Int32GetDatum(cursor->next_chunk),
@@ -392,8 +404,7 @@ jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes
 		Int64GetDatum(outcomes->updated),
 		Int64GetDatum(outcomes->unchanged),
 		Int64GetDatum(outcomes->not_found),
-		Int64GetDatum(outcomes->failed)
-	};
+		Int64GetDatum(outcomes->failed)};
 
 	if (statement_run(&statement, values, NULL) != 1)
 		elog(ERROR, "cursor of lane %d of action number %lld is missing", lane, (long long) action_no);
@@ -408,12 +419,11 @@ jobs_insert_errors(int64 action_no, const RowError *errors, int n)
 		" SELECT $1, e.line, e.code, e.column_name, e.message, e.record"
 		" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),"
 		"  pg_catalog.unnest($5), pg_catalog.unnest($6)) AS e (line, code, column_name, message, record)",
-		{INT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
-	};
-	Datum	   *lines;
-	Datum	   *texts[4];
-	bool	   *nulls;
-	Datum		values[6];
+		{INT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}};
+	Datum *lines;
+	Datum *texts[4];
+	bool  *nulls;
+	Datum  values[6];
 
 	if (n == 0)
 		return;
@@ -437,8 +447,8 @@ jobs_insert_errors(int64 action_no, const RowError *errors, int n)
 												TYPALIGN_DOUBLE));
 	for (int i = 0; i < 4; i++)
 	{
-		int			dims[1] = {n};
-		int			lower[1] = {1};
+		int dims[1] = {n};
+		int lower[1] = {1};
 
 		values[2 + i] = PointerGetDatum(construct_md_array(texts[i], i == 1 ? nulls : NULL, 1, dims,
 														   lower, TEXTOID, -1, false, TYPALIGN_INT));

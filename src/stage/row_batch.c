@@ -22,15 +22,15 @@
 /* Where conversion stands; in memory, so that it outlives a longjmp. */
 typedef struct Progress
 {
-	RowBatch   *batch;
-	RowDecoder *decoder;
-	DecodedRow	decoded;
-	bool		in_row;
-	int			field;
-	bool	   *set;			/* fields that the present row sets */
-	StringInfoData columns;		/* errors of the present row */
+	RowBatch      *batch;
+	RowDecoder    *decoder;
+	DecodedRow     decoded;
+	bool           in_row;
+	int            field;
+	bool          *set;     /* fields that the present row sets */
+	StringInfoData columns; /* errors of the present row */
 	StringInfoData messages;
-	char		code[6];
+	char           code[6];
 } Progress;
 
 void
@@ -44,7 +44,7 @@ row_batch_fail(RowBatch *batch, int row, const RowError *error)
 static void
 add_error(Progress *progress, int sqlerrcode, const char *column, const char *message)
 {
-	bool		first = progress->messages.len == 0;
+	bool first = progress->messages.len == 0;
 
 	if (first)
 		strlcpy(progress->code, unpack_sql_state(sqlerrcode), sizeof(progress->code));
@@ -56,9 +56,9 @@ add_error(Progress *progress, int sqlerrcode, const char *column, const char *me
 static void
 begin_row(Progress *progress)
 {
-	RowBatch   *batch = progress->batch;
-	Target	   *target = batch->target;
-	BatchRow   *row = &batch->rows[batch->nrows++];
+	RowBatch *batch = progress->batch;
+	Target   *target = batch->target;
+	BatchRow *row = &batch->rows[batch->nrows++];
 
 	row->line = progress->decoded.line;
 	row->raw = progress->decoded.raw;
@@ -73,8 +73,8 @@ begin_row(Progress *progress)
 
 	if (progress->decoded.ncells != target->nfields)
 	{
-		char	   *message = psprintf("the row has %d fields, the header has %d",
-									   progress->decoded.ncells, target->nfields);
+		char *message = psprintf("the row has %d fields, the header has %d",
+								 progress->decoded.ncells, target->nfields);
 
 		add_error(progress, ERRCODE_BAD_COPY_FILE_FORMAT, NULL, message);
 		progress->field = target->nfields;
@@ -84,9 +84,9 @@ begin_row(Progress *progress)
 static void
 convert_cell(Progress *progress)
 {
-	RowBatch   *batch = progress->batch;
-	int			field = progress->field;
-	TargetColumn *column = &batch->target->columns[field];
+	RowBatch       *batch = progress->batch;
+	int             field = progress->field;
+	TargetColumn   *column = &batch->target->columns[field];
 	const CsvField *cell = &progress->decoded.cells[field];
 
 	if (column->attnum == 0)
@@ -105,7 +105,7 @@ convert_cell(Progress *progress)
 static int
 find_set(RowBatch *batch, const bool *set)
 {
-	Size		size = sizeof(bool) * batch->target->nfields;
+	Size size = sizeof(bool) * batch->target->nfields;
 
 	for (int i = batch->nsets - 1; i >= 0; i--)
 		if (memcmp(batch->sets[i], set, size) == 0)
@@ -118,19 +118,18 @@ find_set(RowBatch *batch, const bool *set)
 static void
 end_row(Progress *progress)
 {
-	RowBatch   *batch = progress->batch;
-	BatchRow   *row = &batch->rows[batch->nrows - 1];
+	RowBatch *batch = progress->batch;
+	BatchRow *row = &batch->rows[batch->nrows - 1];
 
 	progress->in_row = false;
 	if (progress->messages.len > 0)
 	{
-		RowError	error = {
+		RowError error = {
 			.line = row->line,
 			.column = progress->columns.len > 0 ? pstrdup(progress->columns.data) : NULL,
 			.message = pstrdup(progress->messages.data),
 			.record = row->raw,
-			.record_length = row->raw_length
-		};
+			.record_length = row->raw_length};
 
 		strlcpy(error.code, progress->code, sizeof(error.code));
 		row_batch_fail(batch, batch->nrows - 1, &error);
@@ -173,11 +172,11 @@ RowBatch *
 row_batch_decode(Target *target, const char *payload, size_t length, int row_count)
 {
 	static RowDecoder *decoder = NULL;
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	RowBatch   *batch = palloc0(sizeof(RowBatch));
-	Progress   *progress = palloc0(sizeof(Progress));
-	volatile bool done = false;
+	MemoryContext      context = CurrentMemoryContext;
+	ResourceOwner      owner = CurrentResourceOwner;
+	RowBatch          *batch = palloc0(sizeof(RowBatch));
+	Progress          *progress = palloc0(sizeof(Progress));
+	volatile bool      done = false;
 
 	if (decoder == NULL && (decoder = row_decoder_create(0, NULL)) == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -207,10 +206,10 @@ row_batch_decode(Target *target, const char *payload, size_t length, int row_cou
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error = failure_catch_row_error(context, owner);
+			ErrorData *error = failure_catch_row_error(context, owner);
 
 			if (!progress->in_row)
-				ReThrowError(error);	/* the payload itself */
+				ReThrowError(error); /* the payload itself */
 			add_error(progress, error->sqlerrcode, target->columns[progress->field].name,
 					  failure_text(error));
 			progress->field++;

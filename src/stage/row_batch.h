@@ -11,24 +11,24 @@
 
 typedef struct BatchRow
 {
-	int64		line;
-	const char *raw;			/* original cells, in the payload */
-	size_t		raw_length;
-	Datum	   *values;			/* one per field; set where the column set has the field */
-	Datum	   *keys;			/* one per key column */
-	int			column_set;		/* index into the batch's sets */
-	bool		failed;			/* does not convert: its error is in errors */
+	int64       line;
+	const char *raw; /* original cells, in the payload */
+	size_t      raw_length;
+	Datum      *values;     /* one per field; set where the column set has the field */
+	Datum      *keys;       /* one per key column */
+	int         column_set; /* index into the batch's sets */
+	bool        failed;     /* does not convert: its error is in errors */
 } BatchRow;
 
 typedef struct RowBatch
 {
-	Target	   *target;
-	int			nrows;
-	BatchRow   *rows;
-	int			nsets;
-	bool	  **sets;			/* which fields a row sets; keys are in none */
-	int			nerrors;
-	RowError   *errors;			/* room for one per row */
+	Target   *target;
+	int       nrows;
+	BatchRow *rows;
+	int       nsets;
+	bool    **sets; /* which fields a row sets; keys are in none */
+	int       nerrors;
+	RowError *errors; /* room for one per row */
 } RowBatch;
 
 /*
@@ -41,4 +41,4 @@ extern RowBatch *row_batch_decode(Target *target, const char *payload, size_t le
 /* Records the error of a row. */
 extern void row_batch_fail(RowBatch *batch, int row, const RowError *error);
 
-#endif							/* BULK_ACTION_ROW_BATCH_H */
+#endif /* BULK_ACTION_ROW_BATCH_H */

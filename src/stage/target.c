@@ -85,8 +85,8 @@ list_allowed(const Action *action, TupleDesc desc)
 static void
 describe_column(TargetColumn *column, Form_pg_attribute attribute)
 {
-	Oid			input;
-	Oid			base = getBaseType(attribute->atttypid);
+	Oid input;
+	Oid base = getBaseType(attribute->atttypid);
 
 	column->attnum = attribute->attnum;
 	column->name = pstrdup(NameStr(attribute->attname));
@@ -96,7 +96,7 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 	fmgr_info(input, &column->input);
 
 	column->as_text = type_is_array(base) || type_is_rowtype(base) ||
-		!OidIsValid(get_array_type(attribute->atttypid));
+					  !OidIsValid(get_array_type(attribute->atttypid));
 	column->element_type = column->as_text ? TEXTOID : attribute->atttypid;
 	column->array_type = get_array_type(column->element_type);
 	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
@@ -109,8 +109,8 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 static void
 describe_key(const Action *action, Target *target, Relation rel)
 {
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *cell;
+	List     *indexes = RelationGetIndexList(rel);
+	ListCell *cell;
 
 	target->nkeys = action->nkeys;
 	target->keys = palloc0(sizeof(TargetKey) * action->nkeys);
@@ -120,13 +120,13 @@ describe_key(const Action *action, Target *target, Relation rel)
 
 	foreach(cell, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Relation      index = index_open(lfirst_oid(cell), AccessShareLock);
 		Form_pg_index form = index->rd_index;
-		bool		seen[INDEX_MAX_KEYS] = {false};
-		bool		match = form->indisunique && form->indisvalid && form->indimmediate &&
-			form->indnkeyatts == action->nkeys && index->rd_rel->relam == BTREE_AM_OID &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
+		bool          seen[INDEX_MAX_KEYS] = {false};
+		bool          match = form->indisunique && form->indisvalid && form->indimmediate &&
+					 form->indnkeyatts == action->nkeys && index->rd_rel->relam == BTREE_AM_OID &&
+					 heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+					 heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
 
 		/*
 		 * Each key column once (an index may list a column twice), and with
@@ -134,29 +134,29 @@ describe_key(const Action *action, Target *target, Relation rel)
 		 */
 		for (int i = 0; match && i < form->indnkeyatts; i++)
 		{
-			AttrNumber	number = form->indkey.values[i];
+			AttrNumber  number = form->indkey.values[i];
 			const char *name = get_attname(RelationGetRelid(rel), number, true);
-			int			position = name != NULL ? key_position(action, name) : -1;
+			int         position = name != NULL ? key_position(action, name) : -1;
 
 			match = position >= 0 && !seen[position] &&
-				index->rd_indcollation[i] == TupleDescAttr(RelationGetDescr(rel), number - 1)->attcollation;
+					index->rd_indcollation[i] == TupleDescAttr(RelationGetDescr(rel), number - 1)->attcollation;
 			if (position >= 0)
 				seen[position] = true;
 		}
 		for (int i = 0; match && i < form->indnkeyatts; i++)
 		{
 			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), form->indkey.values[i] - 1);
-			TargetKey  *key = &target->keys[key_position(action, NameStr(attribute->attname))];
-			Oid			family = index->rd_opfamily[i];
-			Oid			type = index->rd_opcintype[i];
-			TypeCacheEntry *entry;
+			TargetKey        *key = &target->keys[key_position(action, NameStr(attribute->attname))];
+			Oid               family = index->rd_opfamily[i];
+			Oid               type = index->rd_opcintype[i];
+			TypeCacheEntry   *entry;
 
 			key->equality = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
 			key->collation = index->rd_indcollation[i];
 			fmgr_info(get_opfamily_proc(family, type, type, BTORDER_PROC), &key->compare);
 			entry = lookup_type_cache(getBaseType(attribute->atttypid),
 									  TYPECACHE_EQ_OPR | TYPECACHE_HASH_EXTENDED_PROC |
-									  TYPECACHE_HASH_EXTENDED_PROC_FINFO);
+										  TYPECACHE_HASH_EXTENDED_PROC_FINFO);
 			key->hashable = OidIsValid(entry->hash_extended_proc) && entry->eq_opr == key->equality;
 			if (key->hashable)
 				fmgr_info_copy(&key->hash, &entry->hash_extended_proc_finfo, CurrentMemoryContext);
@@ -177,15 +177,15 @@ describe_key(const Action *action, Target *target, Relation rel)
 static void
 map_header(const Action *action, Target *target, Relation rel, const CsvField *header)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
-	int			nset = 0;
+	TupleDesc desc = RelationGetDescr(rel);
+	int       nset = 0;
 
 	target->columns = palloc0(sizeof(TargetColumn) * target->nfields);
 	for (int f = 0; f < target->nfields; f++)
 	{
-		const char *name = header[f].data;
+		const char       *name = header[f].data;
 		Form_pg_attribute attribute = NULL;
-		int			key = key_position(action, name);
+		int               key = key_position(action, name);
 
 		if (is_report_column(name))
 			continue;
@@ -196,10 +196,10 @@ map_header(const Action *action, Target *target, Relation rel, const CsvField *h
 		if (attribute == NULL || (key < 0 && !may_be_set(action, attribute)))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 name[0] == '\0' ? errmsg("field %d of the header is empty", f + 1) :
+					 name[0] == '\0'   ? errmsg("field %d of the header is empty", f + 1) :
 					 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", name,
 												target->qualified_name) :
-					 errmsg("column \"%s\" of the header may not be set", name),
+										 errmsg("column \"%s\" of the header may not be set", name),
 					 errhint("The header may have these columns: %s.", list_allowed(action, desc))));
 		for (int other = 0; other < f; other++)
 			if (target->columns[other].attnum == attribute->attnum)
@@ -241,7 +241,7 @@ target_check_privileges(const Target *target)
 	for (int f = 0; f < target->nfields; f++)
 	{
 		const TargetColumn *column = &target->columns[f];
-		AclMode		mode = column->is_key ? ACL_SELECT : ACL_UPDATE;
+		AclMode             mode = column->is_key ? ACL_SELECT : ACL_UPDATE;
 
 		if (column->attnum == 0)
 			continue;
@@ -261,7 +261,7 @@ void
 target_check_name(const Action *action)
 {
 	/* As a statement of the submitter's would look it up, USAGE on the schema included. */
-	Oid			schema = LookupExplicitNamespace(action->target_schema, true);
+	Oid schema = LookupExplicitNamespace(action->target_schema, true);
 
 	if (!OidIsValid(schema) || get_relname_relid(action->target_name, schema) != action->target)
 		ereport(ERROR,
@@ -275,8 +275,8 @@ target_check_name(const Action *action)
 Target *
 target_open(const Action *action, const CsvField *header, int nfields)
 {
-	Target	   *target = palloc0(sizeof(Target));
-	Relation	rel;
+	Target  *target = palloc0(sizeof(Target));
+	Relation rel;
 
 	target->qualified_name = quote_qualified_identifier(action->target_schema, action->target_name);
 
@@ -308,8 +308,8 @@ target_open(const Action *action, const CsvField *header, int nfields)
 Datum
 target_convert(TargetColumn *column, const char *cell)
 {
-	Datum		value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
-										  column->typmod);
+	Datum value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
+									column->typmod);
 
 	/* Checked like the others, but it travels as it stands in the file. */
 	return column->as_text ? CStringGetTextDatum(cell) : value;
@@ -318,14 +318,14 @@ target_convert(TargetColumn *column, const char *cell)
 uint64
 target_hash_key(Target *target, const Datum *values)
 {
-	uint64		hash = 0;
+	uint64 hash = 0;
 
 	for (int i = 0; i < target->nkeys; i++)
 	{
-		TargetKey  *key = &target->keys[i];
+		TargetKey *key = &target->keys[i];
 
 		hash = lane_mix64(hash) +
-			DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, values[i], UInt64GetDatum(0)));
+			   DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, values[i], UInt64GetDatum(0)));
 	}
 	return hash;
 }
@@ -335,9 +335,9 @@ target_compare_keys(Target *target, const Datum *left, const Datum *right)
 {
 	for (int i = 0; i < target->nkeys; i++)
 	{
-		TargetKey  *key = &target->keys[i];
-		int			order = DatumGetInt32(FunctionCall2Coll(&key->compare, key->collation,
-															left[i], right[i]));
+		TargetKey *key = &target->keys[i];
+		int        order = DatumGetInt32(FunctionCall2Coll(&key->compare, key->collation,
+														   left[i], right[i]));
 
 		if (order != 0)
 			return order;

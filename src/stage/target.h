@@ -17,42 +17,42 @@
 /* What one field of the file is for. */
 typedef struct TargetColumn
 {
-	AttrNumber	attnum;			/* 0: the field is ignored */
-	char	   *name;
-	Oid			type;			/* the column's own type, a domain for example */
-	int32		typmod;
-	FmgrInfo	input;
-	Oid			input_param;
-	Oid			element_type;	/* of the array that carries the values: type, or text */
-	Oid			array_type;
-	int16		length;			/* of element_type */
-	bool		by_value;
-	char		align;
-	bool		as_text;		/* arrays and composites travel as text: unnest would flatten them */
-	bool		is_key;
+	AttrNumber attnum; /* 0: the field is ignored */
+	char      *name;
+	Oid        type; /* the column's own type, a domain for example */
+	int32      typmod;
+	FmgrInfo   input;
+	Oid        input_param;
+	Oid        element_type; /* of the array that carries the values: type, or text */
+	Oid        array_type;
+	int16      length; /* of element_type */
+	bool       by_value;
+	char       align;
+	bool       as_text; /* arrays and composites travel as text: unnest would flatten them */
+	bool       is_key;
 } TargetColumn;
 
 /* One column of the key, as its unique index compares it. */
 typedef struct TargetKey
 {
-	int			field;			/* of the file */
-	Oid			equality;		/* operator of the index's operator family */
-	Oid			collation;
-	FmgrInfo	compare;		/* btree order procedure */
-	FmgrInfo	hash;			/* extended hash procedure that agrees with equality */
-	bool		hashable;
+	int      field;    /* of the file */
+	Oid      equality; /* operator of the index's operator family */
+	Oid      collation;
+	FmgrInfo compare; /* btree order procedure */
+	FmgrInfo hash;    /* extended hash procedure that agrees with equality */
+	bool     hashable;
 } TargetKey;
 
 typedef struct Target
 {
-	Oid			relid;
-	char	   *qualified_name; /* quoted */
-	bool		partitioned;
-	int			nfields;
-	TargetColumn *columns;		/* one per field of the file */
-	int			nkeys;
-	TargetKey  *keys;
-	bool		hashable;		/* all key columns are: the file can have several lanes */
+	Oid           relid;
+	char         *qualified_name; /* quoted */
+	bool          partitioned;
+	int           nfields;
+	TargetColumn *columns; /* one per field of the file */
+	int           nkeys;
+	TargetKey    *keys;
+	bool          hashable; /* all key columns are: the file can have several lanes */
 } Target;
 
 /*
@@ -81,6 +81,6 @@ extern Datum target_convert(TargetColumn *column, const char *cell);
 extern uint64 target_hash_key(Target *target, const Datum *values);
 
 /* Orders two keys as the index does. */
-extern int	target_compare_keys(Target *target, const Datum *left, const Datum *right);
+extern int target_compare_keys(Target *target, const Datum *left, const Datum *right);
 
-#endif							/* BULK_ACTION_TARGET_H */
+#endif /* BULK_ACTION_TARGET_H */

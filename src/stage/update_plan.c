@@ -42,13 +42,13 @@
 
 typedef struct KeptPlan
 {
-	char	   *key;
-	SPIPlanPtr	plan;
-	uint64		last_used;
+	char      *key;
+	SPIPlanPtr plan;
+	uint64     last_used;
 } KeptPlan;
 
 static KeptPlan plans[MAX_PLANS];
-static uint64 uses = 0;
+static uint64   uses = 0;
 
 static void
 forget(KeptPlan *kept)
@@ -71,7 +71,7 @@ update_plan_forget(void)
 static void
 append_operator(StringInfo sql, Oid operator)
 {
-	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	HeapTuple        tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
 	Form_pg_operator form;
 
 	if (!HeapTupleIsValid(tuple))
@@ -160,7 +160,7 @@ static SPIPlanPtr
 find_plan(const char *sql, const Oid *types, int n)
 {
 	StringInfoData key;
-	KeptPlan   *kept = &plans[0];
+	KeptPlan      *kept = &plans[0];
 
 	initStringInfo(&key);
 	for (int i = 0; i < n; i++)
@@ -193,8 +193,8 @@ static void
 force_plan(SPIPlanPtr plan)
 {
 	static const char *const off[] = {"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit"};
-	int			level = NewGUCNestLevel();
-	CachedPlan *cached;
+	int                      level = NewGUCNestLevel();
+	CachedPlan              *cached;
 
 	for (int i = 0; i < lengthof(off); i++)
 		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
@@ -208,8 +208,8 @@ static Datum
 column_array(const RowBatch *batch, int field, const int *rows, int n)
 {
 	const TargetColumn *column = &batch->target->columns[field];
-	Datum	   *elements = palloc(sizeof(Datum) * n);
-	ArrayType  *array;
+	Datum              *elements = palloc(sizeof(Datum) * n);
+	ArrayType          *array;
 
 	for (int i = 0; i < n; i++)
 		elements[i] = batch->rows[rows[i]].values[field];
@@ -224,8 +224,8 @@ static int
 list_parameters(const RowBatch *batch, int column_set, int *fields, Oid *types)
 {
 	const Target *target = batch->target;
-	const bool *set = batch->sets[column_set];
-	int			n = 0;
+	const bool   *set = batch->sets[column_set];
+	int           n = 0;
 
 	for (int i = 0; i < target->nkeys; i++)
 		fields[n++] = target->keys[i].field;
@@ -242,8 +242,8 @@ prepare(const RowBatch *batch, int column_set, int *fields, int *nparams)
 {
 	const Target *target = batch->target;
 	MemoryContext context = CurrentMemoryContext;
-	Oid		   *types = palloc(sizeof(Oid) * target->nfields);
-	SPIPlanPtr	plan;
+	Oid          *types = palloc(sizeof(Oid) * target->nfields);
+	SPIPlanPtr    plan;
 
 	*nparams = list_parameters(batch, column_set, fields, types);
 	plan = find_plan(build_statement(target, fields, *nparams), types, *nparams);
@@ -255,8 +255,8 @@ prepare(const RowBatch *batch, int column_set, int *fields, int *nparams)
 void
 update_plan_prepare(const RowBatch *batch)
 {
-	int		   *fields = palloc(sizeof(int) * batch->target->nfields);
-	int			nparams;
+	int *fields = palloc(sizeof(int) * batch->target->nfields);
+	int  nparams;
 
 	for (int i = 0; i < Min(batch->nsets, PREPARED_FIRST); i++)
 		(void) prepare(batch, i, fields, &nparams);
@@ -265,13 +265,13 @@ update_plan_prepare(const RowBatch *batch)
 uint64
 update_plan_run(const RowBatch *batch, int column_set, const int *rows, int n)
 {
-	int		   *fields = palloc(sizeof(int) * batch->target->nfields);
-	Datum	   *values = palloc(sizeof(Datum) * batch->target->nfields);
-	int			nparams;
-	SPIPlanPtr	plan = prepare(batch, column_set, fields, &nparams);
+	int          *fields = palloc(sizeof(int) * batch->target->nfields);
+	Datum        *values = palloc(sizeof(Datum) * batch->target->nfields);
+	int           nparams;
+	SPIPlanPtr    plan = prepare(batch, column_set, fields, &nparams);
 	MemoryContext context = CurrentMemoryContext;
-	uint64		processed;
-	int			result;
+	uint64        processed;
+	int           result;
 
 	for (int i = 0; i < nparams; i++)
 		values[i] = column_array(batch, fields[i], rows, n);

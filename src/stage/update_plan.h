@@ -25,4 +25,4 @@ extern void update_plan_prepare(const RowBatch *batch);
 /* Forgets all plans; for a change of identity. */
 extern void update_plan_forget(void);
 
-#endif							/* BULK_ACTION_UPDATE_PLAN_H */
+#endif /* BULK_ACTION_UPDATE_PLAN_H */
