@@ -77,7 +77,7 @@ unit:
 format-check:
 	$(CLANG_FORMAT) --dry-run --Werror $(FORMATTED)
 	@for file in $(FORMATTED); do expand -t 4 "$$file" \
-	  | awk -v file="$$file" 'length > 100 { print file ":" NR ": line of " length " columns"; bad = 1 } \
+	  | awk -v file="$$file" 'length > 120 { print file ":" NR ": line of " length " columns"; bad = 1 } \
 	    END { exit bad }' || failed=1; done; [ -z "$$failed" ]
 
 format:

@@ -356,7 +356,7 @@ quarantine(StreamHead *heads, int n)
 		Failure failure = {
 			.code = "57P02",
 			.message = psprintf("the server crashed %d times while this action was running", suspect->crashes),
-			.hint = "The server's log says what crashed; triggers and functions of the target table are the first to look at."};
+			.hint = "The server's log says what crashed; look at triggers and functions of the target table first."};
 
 		end_off_board(suspect->action_no, "failed", &failure);
 		suspect->action_no = 0;
@@ -481,7 +481,7 @@ give_up_group(Oid session_user)
 	Failure failure = {
 		.code = "53300",
 		.message = "no worker could be started for the session user of the action",
-		.hint = "The server's log says why the connection failed; a connection limit of the role or of the database is one reason."};
+		.hint = "The server's log says why the connection failed; a connection limit, for example."};
 
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 		if (running[i].action_no != 0 && running[i].session_user == session_user)

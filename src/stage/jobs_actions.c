@@ -242,7 +242,8 @@ void
 jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 {
 	static Statement finish = {
-		"UPDATE bulk_action_internal.actions SET state = $2, suspect = false, finished_at = pg_catalog.clock_timestamp(),"
+		"UPDATE bulk_action_internal.actions SET state = $2, suspect = false,"
+		" finished_at = pg_catalog.clock_timestamp(),"
 		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};

@@ -169,7 +169,7 @@ describe_key(const Action *action, Target *target, Relation rel)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 			 errmsg("the key of entity table %s is no longer unique", target->qualified_name),
-			 errdetail("There is no valid, immediate, non-partial unique index over exactly the key columns, with their collations."),
+			 errdetail("No unique index that is valid, immediate and not partial is over exactly these columns."),
 			 errhint("Create the index and register the entity again.")));
 }
 
