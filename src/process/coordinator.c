@@ -20,17 +20,11 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_authid.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -38,6 +32,7 @@
 #include "service/bookkeeping.h"
 #include "service/transaction.h"
 #include "stage/assignment.h"
+#include "stage/connect_check.h"
 #include "stage/jobs.h"
 
 #define EVENTS_AT_A_TIME    1000
@@ -280,37 +275,6 @@ take_events(void)
 	} while (n == EVENTS_AT_A_TIME);
 }
 
-/* A role that no worker can connect as will not get better by trying. */
-static bool
-can_connect(const StreamHead *head, Failure *failure)
-{
-	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(head->session_role));
-	bool      login = false;
-	char     *name = psprintf("%u", head->session_role);
-
-	memset(failure, 0, sizeof(*failure));
-	failure->code = "28000";
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_authid form = (Form_pg_authid) GETSTRUCT(tuple);
-
-		login = form->rolcanlogin;
-		name = pstrdup(NameStr(form->rolname));
-		ReleaseSysCache(tuple);
-	}
-	if (!HeapTupleIsValid(tuple))
-		failure->message = psprintf("role with OID %s, which submitted the action, does not exist any more", name);
-	else if (!login)
-		failure->message = psprintf("role \"%s\" is not permitted to log in", name);
-	else if (database_aclcheck(birth->database, head->session_role, ACL_CONNECT) != ACLCHECK_OK)
-		failure->message = psprintf("role \"%s\" may not connect to database \"%s\"", name,
-									get_database_name(birth->database));
-	else
-		return true;
-	failure->hint = "Workers connect as the session user who submitted the action, who needs LOGIN and CONNECT.";
-	return false;
-}
-
 /* False if there is no place at present. */
 static bool
 put_on_board(const StreamHead *head, const ActionProgress *progress)
@@ -418,7 +382,7 @@ look(void)
 		if (heads[i].action_no == 0 || find_running(heads[i].action_no) != NULL)
 			heads[i].action_no = 0;
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
-				 !can_connect(&heads[i], &failure))
+				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
 			end_off_board(heads[i].action_no, "failed", &failure);
 			heads[i].action_no = 0;

@@ -219,6 +219,8 @@ fail_row(Step *step, int row, const ErrorData *error)
 		phase = PHASE_ROWS;
 	}
 	row_error = failure_of_row(error, r->line, r->raw, r->raw_length);
+	if (row_error.column == NULL)
+		row_error.column = target_column_of_error(step->batch->target, error);
 	row_batch_fail(step->batch, row, &row_error);
 }
 

@@ -18,9 +18,11 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_amop.h"
 #include "catalog/pg_attribute.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -303,6 +305,62 @@ target_open(const Action *action, const CsvField *header, int nfields)
 	relation_close(rel, NoLock);
 	target_check_privileges(target);
 	return target;
+}
+
+/* The only column of a constraint; 0 if it has more, or none. */
+static AttrNumber
+column_of_constraint(Oid constraint)
+{
+	HeapTuple  tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
+	AttrNumber number = 0;
+	bool       isnull;
+	Datum      columns;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	columns = SysCacheGetAttr(CONSTROID, tuple, Anum_pg_constraint_conkey, &isnull);
+	if (!isnull)
+	{
+		ArrayType *array = DatumGetArrayTypeP(columns);
+
+		if (ARR_NDIM(array) == 1 && ARR_DIMS(array)[0] == 1)
+			number = ((int16 *) ARR_DATA_PTR(array))[0];
+	}
+	ReleaseSysCache(tuple);
+	return number;
+}
+
+/* The same for a unique index that belongs to no constraint. */
+static AttrNumber
+column_of_index(Oid index)
+{
+	HeapTuple  tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	AttrNumber number = 0;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	if (((Form_pg_index) GETSTRUCT(tuple))->indnkeyatts == 1)
+		number = ((Form_pg_index) GETSTRUCT(tuple))->indkey.values[0];
+	ReleaseSysCache(tuple);
+	return number;
+}
+
+char *
+target_column_of_error(const Target *target, const ErrorData *error)
+{
+	Oid        schema;
+	Oid        constraint;
+	AttrNumber number;
+
+	if (error->constraint_name == NULL || error->table_name == NULL || error->schema_name == NULL)
+		return NULL;
+	schema = get_namespace_oid(error->schema_name, true);
+	if (get_relname_relid(error->table_name, schema) != target->relid)
+		return NULL;
+	constraint = get_relation_constraint_oid(target->relid, error->constraint_name, true);
+	number = OidIsValid(constraint) ? column_of_constraint(constraint) :
+									  column_of_index(get_relname_relid(error->constraint_name, schema));
+	return number > 0 ? get_attname(target->relid, number, true) : NULL;
 }
 
 Datum

@@ -74,6 +74,13 @@ extern void target_check_name(const Action *action);
 /* Checks once more what may have been revoked since target_open; raises an error if so. */
 extern void target_check_privileges(const Target *target);
 
+/*
+ * The column that a constraint of the target is about, if the error is one of a
+ * constraint over a single column; else NULL.  PostgreSQL names the column only
+ * for NOT NULL.
+ */
+extern char *target_column_of_error(const Target *target, const ErrorData *error);
+
 /* A cell's value; raises the input function's error.  Run as the submitter. */
 extern Datum target_convert(TargetColumn *column, const char *cell);
 

@@ -91,6 +91,21 @@ SQL
 is(run_file('parted', "id,v\n3,x\n13,y\n33,z\n"), 'completed 3 2 1 0 ', 'rows of all partitions are found');
 is(value_of($node, "SELECT string_agg(id || v, ' ' ORDER BY id) FROM parted WHERE v <> ''"), '3x 13y', 'and changed');
 
+# --- the column of an error ----------------------------------------------------------------------------
+
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE named (id integer PRIMARY KEY, a integer UNIQUE, b integer CHECK (b > 0), c integer, d integer,
+	e integer REFERENCES named, UNIQUE (c, d), CHECK (c < d));
+CREATE UNIQUE INDEX ON named (e);
+INSERT INTO named SELECT i, i, i, i, i + 1, i FROM generate_series(1, 9) AS i;
+SELECT bulk_action.bulk_action_register_entity('named', 'named', ARRAY['id']);
+SQL
+is(run_file('named', "id,a,b,c,d,e\n1,2,,,,\n2,,0,,,\n3,,,4,5,\n4,,,9,8,\n5,,,,,99\n6,,,,,7\n7,x,y,,,\n"),
+	'completed 7 0 0 7 ', 'seven rows are bad');
+is(value_of($node, "SELECT string_agg(line || ':' || coalesce(error_column, '-'), ' ' ORDER BY line)"
+	  . " FROM bulk_action.bulk_action_errors AS e JOIN bulk_action.bulk_actions AS a ON a.id = e.action_id AND a.entity_type = 'named'"),
+	'2:a 3:b 4:- 5:- 6:e 7:e 8:a, b', 'a constraint over one column, an index too, names that column');
+
 # --- what ends before it begins ----------------------------------------------------------------------
 
 # More actions, cancelled in the transaction that submits them, than are looked at in one go.
