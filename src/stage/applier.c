@@ -349,7 +349,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 
 	phase = PHASE_PREPARE;
 	submitter_enter(&action->submitter, &frame);
-	target = target_open(action, header, nfields);
+	target = target_open(action, header, nfields, RowExclusiveLock);
 	phase = PHASE_ROWS;
 	step->batch = row_batch_decode(target, payload, length, row_count);
 	from = cursor.row_offset;

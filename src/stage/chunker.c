@@ -439,7 +439,7 @@ parse_window(ActionSession *session, SourceState *state, Parse *parse, int64 win
 		action_session_set_header(session, state->header, strlen(state->header));
 
 	submitter_enter(&session->action->submitter, &frame);
-	parse->target = target_open(session->action, session->header, session->nfields);
+	parse->target = target_open(session->action, session->header, session->nfields, AccessShareLock);
 	hopeless = false;
 	parse_segment(parse);
 	submitter_leave(&frame);

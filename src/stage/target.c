@@ -275,7 +275,7 @@ target_check_name(const Action *action)
 }
 
 Target *
-target_open(const Action *action, const CsvField *header, int nfields)
+target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
 {
 	Target  *target = palloc0(sizeof(Target));
 	Relation rel;
@@ -284,7 +284,7 @@ target_open(const Action *action, const CsvField *header, int nfields)
 
 	target_check_name(action);
 	target->relid = action->target;
-	rel = try_relation_open(target->relid, RowExclusiveLock);
+	rel = try_relation_open(target->relid, lock);
 	/* Whoever had the lock before may have dropped it, or given its name to another. */
 	target_check_name(action);
 	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)

@@ -10,6 +10,7 @@
 
 #include "access/attnum.h"
 #include "fmgr.h"
+#include "storage/lockdefs.h"
 
 #include "pure/csv_reader.h"
 #include "stage/jobs.h"
@@ -57,12 +58,13 @@ typedef struct Target
 
 /*
  * Finds the target of an action and matches the header of its file with it.
- * Run as the submitter.  Takes RowExclusiveLock on the table until the end of
- * the transaction.  Every reason why no row of this file can be applied (table
- * dropped or renamed, column missing or unknown, privilege lacking) is an
- * error; nothing about a single row is.
+ * Run as the submitter.  Keeps the lock on the table until the end of the
+ * transaction: RowExclusiveLock to change it, AccessShareLock to look.  Every
+ * reason why no row of this file can be applied (table dropped or renamed,
+ * column missing or unknown, privilege lacking) is an error; nothing about a
+ * single row is.
  */
-extern Target *target_open(const Action *action, const CsvField *header, int nfields);
+extern Target *target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock);
 
 /*
  * Raises an error unless the target's name stands for the registered table.
