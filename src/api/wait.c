@@ -43,6 +43,7 @@ BULK_ACTION_FUNCTION(bulk_action_wait);
 #define FIRST_PAUSE_MS     20
 #define LONGEST_PAUSE_MS   250
 #define NOTICE_INTERVAL_MS 1000
+#define COST_FACTOR        10 /* a pause is at least so many times as long as the look before it */
 
 /* One look at an action.  Strings live in the context given to look(). */
 typedef struct Look
@@ -268,11 +269,13 @@ wait_for_end(const pg_uuid_t *id, TimestampTz deadline, MemoryContext *contexts)
 	Look        told = {0};
 	TimestampTz told_at = GetCurrentTimestamp();
 	long        pause = FIRST_PAUSE_MS;
+	long        costly;
 	int         turn = 0;
 
 	for (;;)
 	{
 		Look        found = {0};
+		TimestampTz began = GetCurrentTimestamp();
 		TimestampTz now;
 
 		MemoryContextReset(contexts[turn]);
@@ -295,7 +298,9 @@ wait_for_end(const pg_uuid_t *id, TimestampTz deadline, MemoryContext *contexts)
 			turn = 1 - turn;
 		}
 
-		pause_ms(Min(pause, Max(TimestampDifferenceMilliseconds(now, deadline), 1)));
+		/* counting takes longer the larger the file; most of the time belongs to the action */
+		costly = COST_FACTOR * TimestampDifferenceMilliseconds(began, now);
+		pause_ms(Min(Max(pause, costly), Max(TimestampDifferenceMilliseconds(now, deadline), 1)));
 		pause = Min(pause * 2, LONGEST_PAUSE_MS);
 	}
 }

@@ -35,10 +35,11 @@
 #include "stage/chunker.h"
 #include "stage/failure.h"
 
-#define RETRY_BASE_MS  100
-#define RETRY_CAP_MS   30000
-#define ENDED_DELAY_MS 1000 /* until an action that has ended is looked at again */
-#define TIDY_AFTER_MS  1000 /* idle time after which finished chunks are removed */
+#define RETRY_BASE_MS       100
+#define CONTENTION_DELAY_MS 500 /* half of it random, like the others */
+#define RETRY_CAP_MS        30000
+#define ENDED_DELAY_MS      1000 /* until an action that has ended is looked at again */
+#define TIDY_AFTER_MS       1000 /* idle time after which finished chunks are removed */
 
 /* What the worker is doing, for pg_stat_activity and as context of errors. */
 static char activity[128];
@@ -140,8 +141,20 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 		board_give_back(task, 0);
 		return;
 	}
-	if ((kind == FAILURE_OTHER && hopeless) ||
-		(kind != FAILURE_CONTENTION && attempt >= bulk_action_max_attempts))
+	if (kind == FAILURE_CONTENTION)
+	{
+		/* Nothing is wrong with the task, so this is no failed attempt. */
+		delay = retry_delay_ms(1, CONTENTION_DELAY_MS, CONTENTION_DELAY_MS,
+							   pg_prng_uint64(&pg_global_prng_state));
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("bulk_action will try again in %lld ms: %s", (long long) delay, error->message),
+				 errdetail_internal("Somebody else was in the way of bulk action number %lld.",
+									(long long) task->action_no)));
+		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay));
+		return;
+	}
+	if ((kind == FAILURE_OTHER && hopeless) || attempt >= bulk_action_max_attempts)
 	{
 		fail_action(task, error);
 		return;
