@@ -109,7 +109,6 @@ extern void database_unblock(Oid database);
 
 /* The database is gone: forgets its entry and its actions. */
 extern void database_forget(Oid database);
-extern bool database_is_blocked(Oid database);
 
 /* ---- work ---- */
 typedef enum TaskKind
@@ -162,7 +161,6 @@ extern void board_sweep(Oid database);
 extern bool board_is_done(Oid database, int64 action_no);
 
 /* For each lane of each action of the group, which slot should take it (assignment.c computes). */
-extern int board_workers(Oid database, Oid session_user, int *slots, int max);
 typedef void (*LaneAssigner)(int64 action_no, int lanes, const int *slots, int nslots, int16 *owners);
 extern void board_assign(Oid database, LaneAssigner assigner);
 

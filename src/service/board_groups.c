@@ -12,8 +12,9 @@
 
 /* ---- workers ---- */
 
-int
-board_workers(Oid database, Oid session_user, int *slots, int max)
+/* Slots of a group's workers; returns how many. */
+static int
+workers_of(Oid database, Oid session_user, int *slots, int max)
 {
 	int n = 0;
 
@@ -50,7 +51,7 @@ board_assign(Oid database, LaneAssigner assigner)
 		board_unlock();
 		if (action_no == 0 || lanes == 0)
 			continue;
-		nslots = board_workers(database, session_user, slots, lengthof(slots));
+		nslots = workers_of(database, session_user, slots, lengthof(slots));
 		if (nslots == 0)
 			continue;
 		assigner(action_no, lanes, slots, nslots, owners);

@@ -492,16 +492,3 @@ database_forget(Oid database)
 	board_forget_database_actions(database);
 	board_unlock();
 }
-
-bool
-database_is_blocked(Oid database)
-{
-	DatabaseEntry *entry;
-	bool           blocked;
-
-	board_lock();
-	entry = board_find_database(database, false);
-	blocked = entry != NULL && entry->blocked_by != 0;
-	board_unlock();
-	return blocked;
-}

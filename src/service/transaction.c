@@ -104,13 +104,6 @@ transaction_start(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
-void
-transaction_new_snapshot(void)
-{
-	PopActiveSnapshot();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
 /*
  * Captured settings were checked when they were set, but a role or a
  * text search path may have gone since: an error here is the caller's to

@@ -43,9 +43,6 @@ extern void transaction_commit(const Submitter *submitter, bool synchronous);
 /* After an ERROR that the caller caught: back to no transaction. */
 extern void transaction_abort(void);
 
-/* Takes a fresh snapshot in place of the current one. */
-extern void transaction_new_snapshot(void);
-
 /* Between identities: what DISCARD ALL does. */
 extern void session_discard(void);
 
