@@ -16,6 +16,7 @@
 #include "utils/guc.h"
 
 #include "base/compat.h"
+#include "base/injection.h"
 #include "process/background.h"
 #include "process/ddl_hook.h"
 #include "service/board.h"
@@ -90,6 +91,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 
+	injection_install();
 	previous_shmem_request = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 	previous_shmem_startup = shmem_startup_hook;

@@ -33,6 +33,7 @@
 #include "api/submit_settings.h"
 #include "api/table_columns.h"
 #include "base/compat.h"
+#include "base/injection.h"
 #include "pure/s3_uri.h"
 #include "service/bookkeeping.h"
 #include "service/file_path.h"
@@ -409,6 +410,7 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 		entity_target_check(&submission.target, submission.user);
 		check_source(&submission);
 		*result = store_action(&submission);
+		INJECTION("submit-inserted");
 		wake_after_commit();
 	}
 	SPI_finish();

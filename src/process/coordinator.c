@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/injection.h"
 #include "process/background.h"
 #include "service/bookkeeping.h"
 #include "service/transaction.h"
@@ -175,7 +176,9 @@ finish(Running *entry, const char *state)
 	begin(&books);
 	jobs_finish_action(entry->action_no, state, &entry->failure);
 	note_end(entry->action_no);
+	INJECTION("coordinator-before-finish");
 	commit(&books, true);
+	INJECTION("coordinator-finished");
 	if (strcmp(state, "failed") == 0)
 		ereport(LOG,
 				(errmsg("bulk action %s failed: %s", entry->id, entry->failure.message)));
@@ -371,6 +374,7 @@ look(void)
 
 	begin(&books);
 	jobs_position_actions();
+	INJECTION("coordinator-positioned");
 	take_events();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
 	suspicious = quarantine(heads, n);
@@ -395,7 +399,9 @@ look(void)
 			jobs_read_progress(heads[i].action_no, &progress[i]);
 		}
 	}
+	INJECTION("coordinator-before-start");
 	commit(&books, suspicious);
+	INJECTION("coordinator-started");
 
 	/* On the board only now: a worker must find the action running. */
 	for (int i = 0; i < n; i++)
@@ -417,6 +423,7 @@ record_statistics(void)
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 		if (running[i].action_no != 0)
 			jobs_record_stats(running[i].action_no);
+	INJECTION("coordinator-before-statistics");
 	commit(&books, false);
 
 	/* Counting takes longer the larger the file; at most a twentieth of the time goes into it. */

@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/injection.h"
 #include "process/background.h"
 
 #define ATTACH_LIMIT_MS  30000 /* a process that has not come up by then never will */
@@ -137,6 +138,7 @@ bulk_action_launcher_main(Datum arg)
 			last_scan = GetCurrentTimestamp();
 			mark_all_databases();
 		}
+		INJECTION("launcher-round");
 		timeout_ms = start_coordinators(bulk_action_rescan_interval * 1000L);
 		background_wait(timeout_ms);
 	}

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/injection.h"
 #include "process/background.h"
 #include "pure/retry.h"
 #include "service/bookkeeping.h"
@@ -120,6 +121,7 @@ fail_action(const Task *task, const ErrorData *error)
 	bookkeeping_enter(&books);
 	jobs_report_failure(task->action_no, &failure);
 	bookkeeping_leave(&books);
+	INJECTION("worker-before-failure-report");
 	transaction_commit(NULL, true);
 
 	/* Only now: a closed action of which nothing was reported would never end. */
@@ -212,6 +214,7 @@ tidy_queue(void)
 	bookkeeping_enter(&books);
 	jobs_rotate(true);
 	bookkeeping_leave(&books);
+	INJECTION("worker-before-tidying");
 	transaction_commit(NULL, false);
 }
 

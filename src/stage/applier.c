@@ -32,6 +32,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "base/injection.h"
 #include "service/bookkeeping.h"
 #include "stage/applier.h"
 #include "stage/failure.h"
@@ -347,6 +348,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	payload = jobs_read_chunk(action->action_no, task->lane, cursor.next_chunk, &row_count, &length);
 	bookkeeping_leave(&books);
 
+	INJECTION("applier-locked");
 	phase = PHASE_PREPARE;
 	submitter_enter(&action->submitter, &frame);
 	target = target_open(action, header, nfields, RowExclusiveLock);
@@ -368,6 +370,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		phase = PHASE_PREPARE;
 		target_check_name(action); /* the statements went to the right table */
 	}
+	INJECTION("applier-applied");
 	submitter_leave(&frame);
 
 	phase = PHASE_BOOKKEEPING;
@@ -385,8 +388,10 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	bookkeeping_leave(&books);
 	step->next_chunk = cursor.next_chunk;
 
+	INJECTION("applier-before-commit");
 	phase = PHASE_COMMIT;
 	transaction_commit(&action->submitter, false);
+	INJECTION("applier-committed");
 	return to == row_count ? STEP_DONE : STEP_MORE;
 }
 

@@ -28,6 +28,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "base/injection.h"
 #include "pure/lane_assignment.h"
 #include "pure/row_codec.h"
 #include "service/bookkeeping.h"
@@ -442,6 +443,7 @@ parse_window(ActionSession *session, SourceState *state, Parse *parse, int64 win
 	parse->target = target_open(session->action, session->header, session->nfields, AccessShareLock);
 	hopeless = false;
 	parse_segment(parse);
+	INJECTION("chunker-parsed");
 	submitter_leave(&frame);
 }
 
@@ -505,7 +507,9 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 	state->at_end = parse->ended || state->next_offset >= state->size;
 	jobs_write_source(action->action_no, state);
 	bookkeeping_leave(&books);
+	INJECTION("chunker-before-commit");
 	transaction_commit(&action->submitter, false);
+	INJECTION("chunker-committed");
 	return true;
 }
 
@@ -519,6 +523,7 @@ rotate(void)
 	bookkeeping_enter(&books);
 	jobs_rotate(false);
 	bookkeeping_leave(&books);
+	INJECTION("chunker-before-rotation");
 	transaction_commit(NULL, false);
 }
 
@@ -545,6 +550,7 @@ chunker_run(ActionSession *session, const Task *task)
 		pin.size = state.size;
 		pin.etag = state.etag;
 		pin.version_id = state.version_id;
+		INJECTION("chunker-before-download");
 		source_read(session->source, &pin, state.next_offset, length, window);
 		done = commit_segment(session, &state, length);
 	}
