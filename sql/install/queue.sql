@@ -10,6 +10,7 @@ CREATE TABLE bulk_action_internal.sources (
 	next_line bigint NOT NULL DEFAULT 1,
 	in_skipped_line boolean NOT NULL DEFAULT false,
 	at_end boolean NOT NULL DEFAULT false,
+	scanning boolean NOT NULL DEFAULT false,
 	lane_chunks integer[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bulk_action_internal.sources IS 'the pinned object of an action and how far it has been chunked';
@@ -17,6 +18,8 @@ COMMENT ON COLUMN bulk_action_internal.sources.header IS 'the header record as i
 COMMENT ON COLUMN bulk_action_internal.sources.next_offset IS 'bytes of the source that committed segments cover';
 COMMENT ON COLUMN bulk_action_internal.sources.in_skipped_line IS
 	'next_offset lies inside a line that is too long and is being skipped';
+COMMENT ON COLUMN bulk_action_internal.sources.scanning IS
+	'the file is read for the first time, for its keys only; next_* say how far';
 COMMENT ON COLUMN bulk_action_internal.sources.lane_chunks IS 'chunks written so far, per lane; its length is the number of lanes';
 
 -- One row per committed segment, never updated. The chunk_* arrays run in parallel: they list the
@@ -42,6 +45,7 @@ CREATE TABLE bulk_action_internal.cursors (
 	lane smallint NOT NULL,
 	next_chunk integer NOT NULL DEFAULT 0,
 	row_offset integer NOT NULL DEFAULT 0,
+	keys_compared boolean NOT NULL DEFAULT false,
 	updated bigint NOT NULL DEFAULT 0,
 	inserted bigint NOT NULL DEFAULT 0,
 	deleted bigint NOT NULL DEFAULT 0,
@@ -53,6 +57,8 @@ CREATE TABLE bulk_action_internal.cursors (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bulk_action_internal.cursors IS 'progress and outcome counters per lane';
 COMMENT ON COLUMN bulk_action_internal.cursors.row_offset IS 'rows of chunk next_chunk that are done already';
+COMMENT ON COLUMN bulk_action_internal.cursors.keys_compared IS
+	'the duplicates of the lane are known (option duplicates other than all)';
 
 -- The ingestion queue: a log of chunks. Rows are inserted once and never updated; what is done is
 -- in the cursors, and space is given back by TRUNCATE of a whole generation. Statements address a
@@ -82,6 +88,28 @@ CREATE UNIQUE INDEX ON bulk_action_internal.bulk_action_jobs_0 (action_no, lane,
 CREATE UNIQUE INDEX ON bulk_action_internal.bulk_action_jobs_1 (action_no, lane, chunk_no);
 CREATE UNIQUE INDEX ON bulk_action_internal.bulk_action_jobs_2 (action_no, lane, chunk_no);
 
+-- The generation that new chunks go to; exactly one row.
+CREATE TABLE bulk_action_internal.rotation (
+	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+	generation smallint NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO bulk_action_internal.rotation (generation) VALUES (0);
+COMMENT ON TABLE bulk_action_internal.rotation IS 'the generation of bulk_action_jobs that is written to';
+
+-- What the first reading of a file leaves (option duplicates other than all): the keys of each
+-- segment and lane, until the lane's keys have been compared.
+CREATE TABLE bulk_action_internal.keys (
+	action_no bigint NOT NULL,
+	lane smallint NOT NULL,
+	segment_no integer NOT NULL,
+	row_count integer NOT NULL,
+	payload text NOT NULL,
+	PRIMARY KEY (action_no, lane, segment_no)
+);
+COMMENT ON TABLE bulk_action_internal.keys IS 'keys of a file whose duplicates are to be found';
+COMMENT ON COLUMN bulk_action_internal.keys.payload IS
+	'normalised CSV: the line number of the source, then the key columns';
+
 -- lz4 where this server was built with it, else the server's default.
 DO $$
 DECLARE
@@ -92,18 +120,36 @@ BEGIN
 			'ALTER TABLE bulk_action_internal.bulk_action_jobs_%s ALTER COLUMN payload SET COMPRESSION lz4',
 			generation);
 	END LOOP;
+	ALTER TABLE bulk_action_internal.keys ALTER COLUMN payload SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
 	NULL;
 END
 $$;
 
--- The generation that new chunks go to; exactly one row.
-CREATE TABLE bulk_action_internal.rotation (
-	only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-	generation smallint NOT NULL
-) WITH (fillfactor = 50);
-INSERT INTO bulk_action_internal.rotation (generation) VALUES (0);
-COMMENT ON TABLE bulk_action_internal.rotation IS 'the generation of bulk_action_jobs that is written to';
+-- What comparing them found: rows that are not to be applied, in blocks of 1000 so that a chunk
+-- needs two of them at most. The two arrays run in parallel.
+CREATE TABLE bulk_action_internal.duplicates (
+	action_no bigint NOT NULL,
+	lane smallint NOT NULL,
+	last_line bigint NOT NULL,
+	lines bigint[] NOT NULL,
+	other_lines bigint[] NOT NULL,
+	PRIMARY KEY (action_no, lane, last_line)
+);
+COMMENT ON TABLE bulk_action_internal.duplicates IS 'rows of a file that another row with the same key supersedes';
+COMMENT ON COLUMN bulk_action_internal.duplicates.last_line IS 'the last of lines, which are in ascending order';
+COMMENT ON COLUMN bulk_action_internal.duplicates.other_lines IS
+	'the line that won over it; with duplicates => error another line with the same key';
+
+-- One row per row of a file that was not applied because another row of it won.
+CREATE TABLE bulk_action_internal.superseded (
+	action_no bigint NOT NULL,
+	line bigint NOT NULL,
+	superseded_by bigint NOT NULL,
+	record text NOT NULL,
+	PRIMARY KEY (action_no, line)
+);
+COMMENT ON TABLE bulk_action_internal.superseded IS 'rows that another row of the same file superseded';
 
 -- One row per failed row of a file.
 CREATE TABLE bulk_action_internal.errors (

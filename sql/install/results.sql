@@ -198,6 +198,23 @@ COMMENT ON COLUMN bulk_action.bulk_action_errors.error_column IS 'the column at 
 COMMENT ON COLUMN bulk_action.bulk_action_errors.error_message IS 'what is wrong with the row';
 COMMENT ON COLUMN bulk_action.bulk_action_errors.record IS 'the row''s original cells as CSV';
 
+CREATE VIEW bulk_action.bulk_action_superseded_rows WITH (security_barrier) AS
+SELECT
+	a.id AS action_id,
+	s.line,
+	s.superseded_by,
+	s.record
+FROM bulk_action_internal.superseded AS s
+JOIN bulk_action_internal.actions AS a ON a.action_no = s.action_no
+WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+COMMENT ON VIEW bulk_action.bulk_action_superseded_rows IS
+	'one row per row of a file that was not applied because another row of the file has the same key';
+COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.action_id IS 'id of the action';
+COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.line IS 'line of the file at which the row begins';
+COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.superseded_by IS
+	'line of the row that won: the last or the first with this key, as option duplicates says';
+COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.record IS 'the row''s original cells as CSV';
+
 CREATE VIEW bulk_action.bulk_action_progress WITH (security_barrier) AS
 SELECT
 	s.action_id,

@@ -63,6 +63,12 @@ static Statement finished_delete = {
 		   "  WHERE t.action_no = p.action_no),"
 		   " sources AS (DELETE FROM bulk_action_internal.sources AS t USING purged AS p"
 		   "  WHERE t.action_no = p.action_no),"
+		   " keys AS (DELETE FROM bulk_action_internal.keys AS t USING purged AS p"
+		   "  WHERE t.action_no = p.action_no),"
+		   " duplicates AS (DELETE FROM bulk_action_internal.duplicates AS t USING purged AS p"
+		   "  WHERE t.action_no = p.action_no),"
+		   " superseded AS (DELETE FROM bulk_action_internal.superseded AS t USING purged AS p"
+		   "  WHERE t.action_no = p.action_no),"
 		   " events AS (DELETE FROM bulk_action_internal.events AS t USING purged AS p"
 		   "  WHERE t.action_no = p.action_no)"
 		   " SELECT pg_catalog.count(*) FROM purged",

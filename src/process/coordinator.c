@@ -159,10 +159,51 @@ note_end(int64 action_no)
 	MemoryContextSwitchTo(old);
 }
 
-/* Inside a transaction: ends an action that nobody is inside of and that is not on the board. */
+/* An error that ends nothing: it goes to the log as what it is. */
 static void
-end_off_board(int64 action_no, const char *state, const Failure *failure)
+log_error(const char *id, const Failure *failure)
 {
+	PG_TRY();
+	{
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("bulk action %s failed: %s", id, failure->message),
+				 errdetail_internal("%s", failure->detail),
+				 errhint("%s", failure->hint)));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(round_context);
+		EmitErrorReport();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Inside a transaction: ends an action that nobody is inside of.  Before that
+ * its books are audited: an action whose rows are not all accounted for has
+ * failed, whatever it was about to be.
+ */
+static void
+end_action(int64 action_no, const char *id, const char *state, const Failure *failure)
+{
+	Failure mismatch = {
+		.code = unpack_sql_state(ERRCODE_DATA_CORRUPTED),
+		.message = "its rows are not all accounted for",
+		.hint = "Compare the table with the file before relying on either, and report this; unless the "
+				"extension's tables were changed by hand it is a defect of bulk_action."};
+
+	jobs_record_stats(action_no);
+	mismatch.detail = jobs_audit(action_no, strcmp(state, "completed") == 0);
+	if (mismatch.detail != NULL)
+	{
+		log_error(id, &mismatch);
+		state = "failed";
+		failure = &mismatch;
+	}
+	else if (strcmp(state, "failed") == 0)
+		ereport(LOG, (errmsg("bulk action %s failed: %s", id, failure->message)));
 	jobs_finish_action(action_no, state, failure);
 	note_end(action_no);
 }
@@ -174,14 +215,10 @@ finish(Running *entry, const char *state)
 	Bookkeeping books;
 
 	begin(&books);
-	jobs_finish_action(entry->action_no, state, &entry->failure);
-	note_end(entry->action_no);
+	end_action(entry->action_no, entry->id, state, &entry->failure);
 	INJECTION("coordinator-before-finish");
 	commit(&books, true);
 	INJECTION("coordinator-finished");
-	if (strcmp(state, "failed") == 0)
-		ereport(LOG,
-				(errmsg("bulk action %s failed: %s", entry->id, entry->failure.message)));
 	forget_running(entry);
 }
 
@@ -249,14 +286,14 @@ take_event(const ActionEvent *event)
 	bool        cancel = strcmp(event->kind, "cancel") == 0;
 	const char *state = cancel ? "cancelled" : "failed";
 
-	if (!event->unfinished)
+	if (event->action_id == NULL)
 		jobs_delete_event(event->event_no);
 	else if (entry != NULL)
 		begin_ending(entry, state, &event->failure, cancel);
 	else if (board_is_busy(birth->database, event->action_no))
 		database_wake(birth->database);
 	else
-		end_off_board(event->action_no, state, &event->failure);
+		end_action(event->action_no, event->action_id, state, &event->failure);
 }
 
 /* All of them, or an action that was cancelled before it began would be begun. */
@@ -285,7 +322,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 	Running *entry = find_running(0);
 
 	if (entry == NULL ||
-		!board_publish(birth->database, head->session_role, head->action_no, progress))
+		!board_publish(birth->database, head->session_role, head->action_no, head->priority, progress))
 		return false;
 	entry->action_no = head->action_no;
 	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);
@@ -325,7 +362,7 @@ quarantine(StreamHead *heads, int n)
 			.message = psprintf("the server crashed %d times while this action was running", suspect->crashes),
 			.hint = "The server's log says what crashed; look at triggers and functions of the target table first."};
 
-		end_off_board(suspect->action_no, "failed", &failure);
+		end_action(suspect->action_no, suspect->id, "failed", &failure);
 		suspect->action_no = 0;
 		database_wake(birth->database);
 		return false;
@@ -388,7 +425,7 @@ look(void)
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
-			end_off_board(heads[i].action_no, "failed", &failure);
+			end_action(heads[i].action_no, heads[i].id, "failed", &failure);
 			heads[i].action_no = 0;
 			/* Its successor in the stream is next. */
 			database_wake(birth->database);

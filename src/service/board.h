@@ -140,9 +140,10 @@ typedef struct ActionProgress
 
 /*
  * Puts an action on the board or refreshes it; false: no place left, or the
- * session user has his share of them already.
+ * session user has his share of them already.  Of the tasks that a worker may
+ * take, those of the greatest priority go first.
  */
-extern bool board_publish(Oid database, Oid session_user, int64 action_no,
+extern bool board_publish(Oid database, Oid session_user, int64 action_no, int priority,
 						  const ActionProgress *progress);
 
 /* No task of the action is handed out any more; with interrupt, those inside one are cancelled. */

@@ -39,6 +39,7 @@ typedef struct BoardAction
 	int64          action_no; /* 0: free */
 	Oid            database;
 	Oid            session_user;
+	int            priority;    /* the greatest goes first */
 	uint64         last_served; /* count of tasks handed out; the least goes first */
 	bool           closed;
 	bool           worker_seen; /* one of its group has asked for a task and left since the coordinator looked */

@@ -156,7 +156,7 @@ board_forget_database_actions(Oid database)
 /* ---- for the coordinator ---- */
 
 bool
-board_publish(Oid database, Oid session_user, int64 action_no,
+board_publish(Oid database, Oid session_user, int64 action_no, int priority,
 			  const ActionProgress *progress)
 {
 	BoardAction *action;
@@ -178,6 +178,7 @@ board_publish(Oid database, Oid session_user, int64 action_no,
 		action->action_no = action_no;
 		action->database = database;
 		action->session_user = session_user;
+		action->priority = priority;
 		action->chunking_by = NOBODY;
 		for (int lane = 0; lane < MAX_LANES; lane++)
 			action->lane_by[lane] = action->preferred[lane] = NOBODY;
@@ -438,7 +439,8 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 			continue;
 		if (!pick_task(action, slot, now, &candidate, next_due))
 			continue;
-		if (best == NULL || action->last_served < best->last_served)
+		if (best == NULL || action->priority > best->priority ||
+			(action->priority == best->priority && action->last_served < best->last_served))
 		{
 			best = action;
 			*task = candidate;

@@ -21,6 +21,14 @@
  * code has deferred again.  Nothing of the transaction is left then, so the
  * rows are tried again by halves until a single one is at fault; that one is
  * recorded in a transaction of its own.
+ *
+ * With order => 'file' the rows may depend on each other, so each is a
+ * statement of its own, in the order of the file, unless the table has nothing
+ * by which one row could feel another (target.c).  Several share a
+ * subtransaction; after a bad row those before it are applied once more.
+ *
+ * Where one row of each key wins, the first transaction of a lane only compares
+ * its keys (duplicates.c).
  */
 #include "postgres.h"
 
@@ -35,6 +43,7 @@
 #include "base/injection.h"
 #include "service/bookkeeping.h"
 #include "stage/applier.h"
+#include "stage/duplicates.h"
 #include "stage/failure.h"
 #include "stage/row_batch.h"
 #include "stage/update_plan.h"
@@ -155,6 +164,7 @@ add_outcomes(Outcomes *sum, const Outcomes *part)
 	sum->updated += part->updated;
 	sum->unchanged += part->unchanged;
 	sum->not_found += part->not_found;
+	sum->superseded += part->superseded;
 	sum->failed += part->failed;
 }
 
@@ -258,6 +268,32 @@ isolate_block(Step *step, const int *rows, int n)
 	}
 }
 
+/* One row after the other; returns how many it got through. */
+static int
+apply_in_order(Step *step, const int *rows, int n)
+{
+	ErrorData *error;
+	int        start = 0;
+
+	while (start < n && step->kept < MAX_KEPT_SUBTRANSACTIONS)
+	{
+		int good = try_rows(step, rows + start, n - start, ONE_BY_ONE, &error);
+
+		if (good == n - start)
+			return n;
+		if (good > 0)
+		{
+			ErrorData *again;
+
+			if (try_rows(step, rows + start, good, ONE_BY_ONE, &again) != good)
+				ReThrowError(again);
+		}
+		fail_row(step, rows[start + good], error);
+		start += good + 1;
+	}
+	return start;
+}
+
 /* Applies rows from .. to of the batch; returns the row up to which it came. */
 static int
 apply_range(Step *step, int from, int to)
@@ -268,8 +304,14 @@ apply_range(Step *step, int from, int to)
 	ErrorData *error;
 
 	for (int i = from; i < to; i++)
-		if (!batch->rows[i].failed)
+		if (!batch->rows[i].skipped)
 			rows[n++] = i;
+	if (batch->target->row_by_row)
+	{
+		int done = apply_in_order(step, rows, n);
+
+		return done == n ? to : rows[done];
+	}
 	if (n == 0 || try_rows(step, rows, n, ALL_TOGETHER, &error) == n)
 		return to;
 
@@ -282,7 +324,7 @@ apply_range(Step *step, int from, int to)
 			return start;
 		n = 0;
 		for (int i = start; i < end; i++)
-			if (!batch->rows[i].failed)
+			if (!batch->rows[i].skipped)
 				rows[n++] = i;
 		isolate_block(step, rows, n);
 	}
@@ -290,6 +332,21 @@ apply_range(Step *step, int from, int to)
 }
 
 /* ---- transactions ---- */
+
+/* Superseded rows that this step got past. */
+static const SupersededRow *
+superseded_up_to(const RowBatch *batch, int from, int to, int *n)
+{
+	int first = 0;
+
+	while (first < batch->nsuperseded && batch->superseded[first].row.line < batch->rows[from].line)
+		first++;
+	*n = 0;
+	while (first + *n < batch->nsuperseded &&
+		   batch->superseded[first + *n].row.line <= batch->rows[to - 1].line)
+		(*n)++;
+	return batch->superseded + first;
+}
 
 /* Errors of rows that this step got past: not those it has not come to. */
 static int
@@ -308,9 +365,26 @@ typedef enum StepResult
 {
 	STEP_LOCKED, /* somebody else has the lane */
 	STEP_BEHIND, /* the board did not know how far the lane is */
-	STEP_MORE,   /* rows of the chunk are left */
+	STEP_MORE,   /* rows of the chunk are left, or all of them */
 	STEP_DONE    /* the chunk is done */
 } StepResult;
+
+/* The lane's first transaction, where one row of each key wins. */
+static void
+find_duplicates(const Action *action, const CsvField *header, int nfields, int lane)
+{
+	SubmitterFrame frame;
+	Target        *target;
+
+	phase = PHASE_PREPARE;
+	submitter_enter(&action->submitter, &frame);
+	target = target_open(action, header, nfields, AccessShareLock);
+	submitter_leave(&frame);
+	phase = PHASE_BOOKKEEPING;
+	duplicates_find(action, target, lane);
+	INJECTION("duplicates-before-commit");
+	transaction_commit(&action->submitter, false);
+}
 
 /*
  * One transaction on the lane's next chunk, with at most limit rows.  With
@@ -321,16 +395,20 @@ static StepResult
 apply_step(Step *step, const Action *action, const CsvField *header, int nfields, const Task *task,
 		   int limit, const ErrorData *record_failure)
 {
-	Bookkeeping    books;
-	SubmitterFrame frame;
-	Cursor         cursor;
-	Target        *target;
-	char          *payload;
-	size_t         length;
-	int            row_count;
-	int            from;
-	int            to;
-	bool           locked;
+	Bookkeeping          books;
+	SubmitterFrame       frame;
+	Cursor               cursor;
+	Target              *target;
+	Duplicate           *duplicates = NULL;
+	int                  nduplicates = 0;
+	char                *payload;
+	size_t               length;
+	int                  row_count;
+	int                  from;
+	int                  to;
+	bool                 locked;
+	int                  nsuperseded;
+	const SupersededRow *superseded;
 
 	phase = PHASE_BOOKKEEPING;
 	transaction_start();
@@ -345,7 +423,15 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		step->next_chunk = locked ? cursor.next_chunk : 0;
 		return locked ? STEP_BEHIND : STEP_LOCKED;
 	}
+	if (action->options.duplicates != DUPLICATES_ALL && !cursor.keys_compared)
+	{
+		bookkeeping_leave(&books);
+		find_duplicates(action, header, nfields, task->lane);
+		return STEP_MORE;
+	}
 	payload = jobs_read_chunk(action->action_no, task->lane, cursor.next_chunk, &row_count, &length);
+	if (action->options.duplicates != DUPLICATES_ALL)
+		nduplicates = jobs_read_duplicates(action->action_no, task->lane, strtoll(payload, NULL, 10), &duplicates);
 	bookkeeping_leave(&books);
 
 	INJECTION("applier-locked");
@@ -353,11 +439,15 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	submitter_enter(&action->submitter, &frame);
 	target = target_open(action, header, nfields, RowExclusiveLock);
 	phase = PHASE_ROWS;
-	step->batch = row_batch_decode(target, payload, length, row_count);
+	step->batch = row_batch_create(target, row_count);
+	step->batch->duplicates = duplicates;
+	step->batch->nduplicates = nduplicates;
+	step->batch->duplicates_fail = action->options.duplicates == DUPLICATES_ERROR;
+	row_batch_decode(step->batch, payload, length, row_count);
 	from = cursor.row_offset;
 	if (record_failure != NULL)
 	{
-		if (!step->batch->rows[from].failed)
+		if (!step->batch->rows[from].skipped)
 			fail_row(step, from, record_failure);
 		to = from + 1;
 	}
@@ -378,6 +468,9 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	bookkeeping_enter(&books);
 	step->outcomes.failed = errors_up_to(step->batch, from, to);
 	jobs_insert_errors(action->action_no, step->batch->errors, (int) step->outcomes.failed);
+	superseded = superseded_up_to(step->batch, from, to, &nsuperseded);
+	step->outcomes.superseded = nsuperseded;
+	jobs_insert_superseded(action->action_no, superseded, nsuperseded);
 	cursor.row_offset = to;
 	if (to == row_count)
 	{

@@ -11,21 +11,16 @@
  *		its key; write the chunks, the parser's errors, the segment and the new
  *		position; commit.
  *
- * The key is hashed as its type sees it (01 and 1 are one integer, and UUIDs
- * have no case), because rows with the same key must meet in one lane.  Its
- * input functions may depend on settings such as DateStyle, so this part runs
- * as the submitter with what was captured.  A key that does not convert goes
- * by its line number; the error is found again when the row is applied.
- *
- * Rows stay where they were downloaded until they are written, so the memory
- * is the window, 24 bytes a row and one chunk.
+ * Where option duplicates has one row of each key win (or none), the file is
+ * read twice: the same steps first write, in place of chunks, the keys of each
+ * lane (step 3 ends with the source standing at its beginning again).  Which
+ * rows win is found lane by lane before the first chunk of a lane is applied
+ * (duplicates.c).
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/injection.h"
@@ -33,7 +28,7 @@
 #include "pure/row_codec.h"
 #include "service/bookkeeping.h"
 #include "stage/chunker.h"
-#include "stage/failure.h"
+#include "stage/segment.h"
 #include "stage/target.h"
 
 #define CHUNK_ROWS  1000
@@ -42,40 +37,12 @@
 /* The first segment is small so that applying starts early; each is twice the one before. */
 #define SEGMENT_FIRST   ((int64) 1024 * 1024)
 #define SEGMENT_LARGEST ((int64) 8 * 1024 * 1024)
-#define SEGMENT_ROWS    131072
 
 /* Added to each window: room for the record that begins before the segment's end. */
 #define WINDOW_TAIL  (CSV_READER_DEFAULT_MAX_RECORD + CSV_READER_LOOKAHEAD)
 #define WINDOW_BYTES (SEGMENT_LARGEST + (int64) WINDOW_TAIL)
 
 #define LOCKED_DELAY_MS 100 /* until a source is looked at again that somebody else holds */
-
-typedef struct SegmentRow
-{
-	uint32 offset; /* in the window */
-	uint32 length;
-	int64  line;
-	uint64 hash;
-} SegmentRow;
-
-/* One segment while it is being parsed; in memory, so that it outlives a longjmp. */
-typedef struct Parse
-{
-	MemoryContext context;
-	Target       *target;
-	CsvReader    *reader;
-	CsvRecord     record;
-	bool          in_record; /* record is a good one whose key is being converted */
-	const char   *window;
-	int64         row_limit_offset; /* records that begin here or later are the next segment's */
-	SegmentRow   *rows;
-	int           nrows;
-	int           max_rows;
-	RowError     *errors;
-	int           nerrors;
-	int           max_errors;
-	bool          ended;
-} Parse;
 
 static volatile bool hopeless = false;
 static MemoryContext task_context = NULL;
@@ -87,180 +54,11 @@ chunker_is_hopeless(void)
 	return hopeless;
 }
 
-/* ---- parsing ---- */
-
-/* A record as text: bytes that are none in the server's encoding are shown as \xHH. */
-static char *
-printable(const char *raw, size_t length)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (size_t i = 0; i < length;)
-	{
-		int width = raw[i] == '\0' ? 0 : Min(pg_mblen(raw + i), (int) (length - i));
-
-		if (width > 0 && pg_verifymbstr(raw + i, width, true))
-			appendBinaryStringInfo(&text, raw + i, width);
-		else
-		{
-			appendStringInfo(&text, "\\x%02X", (unsigned char) raw[i]);
-			width = 1;
-		}
-		i += width;
-	}
-	return text.data;
-}
-
-static void
-add_error(Parse *parse, int sqlerrcode, const char *message)
-{
-	const CsvRecord *record = &parse->record;
-	RowError        *error;
-
-	if (parse->nerrors == parse->max_errors)
-	{
-		parse->max_errors *= 2;
-		parse->errors = repalloc_huge(parse->errors, sizeof(RowError) * parse->max_errors);
-	}
-	error = &parse->errors[parse->nerrors++];
-	memset(error, 0, sizeof(*error));
-	error->line = record->line;
-	strlcpy(error->code, unpack_sql_state(sqlerrcode), sizeof(error->code));
-	error->message = pstrdup(message);
-	error->record = printable(record->raw, record->raw_len);
-	error->record_length = strlen(error->record);
-}
-
-static void
-add_bad_record(Parse *parse)
-{
-	int code = ERRCODE_BAD_COPY_FILE_FORMAT;
-
-	if (parse->record.error == CSV_READER_ERROR_NUL_BYTE)
-		code = ERRCODE_CHARACTER_NOT_IN_REPERTOIRE;
-	else if (parse->record.error == CSV_READER_ERROR_TOO_LONG)
-		code = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-	add_error(parse, code, parse->record.message);
-}
-
-static void
-add_row(Parse *parse, uint64 hash)
-{
-	const CsvRecord *record = &parse->record;
-	SegmentRow      *row;
-
-	if (parse->nrows == parse->max_rows)
-	{
-		parse->max_rows *= 2;
-		parse->rows = repalloc_huge(parse->rows, sizeof(SegmentRow) * parse->max_rows);
-	}
-	row = &parse->rows[parse->nrows++];
-	row->offset = (uint32) (record->raw - parse->window);
-	row->length = (uint32) record->raw_len;
-	row->line = record->line;
-	row->hash = hash;
-}
-
-/* Converts the key and hashes it; an input function may raise an error. */
-static uint64
-hash_key(Parse *parse)
-{
-	Target          *target = parse->target;
-	const CsvRecord *record = &parse->record;
-	Datum            values[INDEX_MAX_KEYS];
-
-	if (!target->hashable)
-		return 0;
-	if (record->nfields != target->nfields)
-		return record->line;
-	for (int i = 0; i < target->nkeys; i++)
-	{
-		const CsvField *cell = &record->fields[target->keys[i].field];
-
-		if (cell->is_null)
-			return record->line;
-		values[i] = target_convert(&target->columns[target->keys[i].field], cell->data);
-	}
-	return target_hash_key(target, values);
-}
-
-/* Parses until the segment is full, its bytes are used up, or a key does not convert. */
-static void
-parse_records(Parse *parse, MemoryContext key_context)
-{
-	CsvRecord *record = &parse->record;
-
-	while (parse->nrows + parse->nerrors < SEGMENT_ROWS)
-	{
-		CsvReaderStatus status = csv_reader_next(parse->reader, record);
-		uint64          hash;
-
-		if (status == CSV_READER_NO_MEMORY)
-			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-		parse->ended = status == CSV_READER_END;
-		if (status == CSV_READER_END || status == CSV_READER_NEED_MORE)
-			return;
-		if (status == CSV_READER_BAD_RECORD)
-			add_bad_record(parse);
-		else if (!pg_verifymbstr(record->raw, (int) record->raw_len, true))
-			add_error(parse, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-					  psprintf("the row has bytes that are not valid %s", GetDatabaseEncodingName()));
-		else
-		{
-			parse->in_record = true;
-			MemoryContextSwitchTo(key_context);
-			hash = hash_key(parse);
-			MemoryContextSwitchTo(parse->context);
-			parse->in_record = false;
-			add_row(parse, hash);
-			if (parse->nrows % CHUNK_ROWS == 0)
-				MemoryContextReset(key_context);
-		}
-		if ((int64) record->end_offset >= parse->row_limit_offset)
-			return;
-	}
-}
-
-/* As the submitter; conversions run in subtransactions as in row_batch.c. */
-static void
-parse_segment(Parse *parse)
-{
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext key_context = AllocSetContextCreate(parse->context, "keys", ALLOCSET_DEFAULT_SIZES);
-	volatile bool done = false;
-
-	while (!done)
-	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(parse->context);
-		PG_TRY();
-		{
-			parse_records(parse, key_context);
-			ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(parse->context);
-			CurrentResourceOwner = owner;
-			done = true;
-		}
-		PG_CATCH();
-		{
-			ErrorData *error = failure_catch_row_error(parse->context, owner);
-
-			if (!parse->in_record)
-				ReThrowError(error);
-			FreeErrorData(error);
-			parse->in_record = false;
-			add_row(parse, parse->record.line);
-			done = (int64) parse->record.end_offset >= parse->row_limit_offset;
-		}
-		PG_END_TRY();
-	}
-	MemoryContextDelete(key_context);
-}
+/* ---- the header ---- */
 
 /* Reads the header at the start of the file. */
 static void
-take_header(ActionSession *session, Parse *parse, SourceState *state)
+take_header(ActionSession *session, SegmentParse *parse, SourceState *state)
 {
 	CsvReaderStatus status = csv_reader_next(parse->reader, &parse->record);
 
@@ -285,7 +83,7 @@ take_header(ActionSession *session, Parse *parse, SourceState *state)
 
 /* Orders the rows by lane, keeping the order of the file within each. */
 static int *
-route_rows(const Parse *parse, int lanes, int *lane_start)
+route_rows(const SegmentParse *parse, int lanes, int *lane_start)
 {
 	int *lane_of = palloc_extended(sizeof(int) * Max(parse->nrows, 1), MCXT_ALLOC_HUGE);
 	int *order = palloc_extended(sizeof(int) * Max(parse->nrows, 1), MCXT_ALLOC_HUGE);
@@ -308,22 +106,16 @@ route_rows(const Parse *parse, int lanes, int *lane_start)
 	return order;
 }
 
-static void *
-buffer_realloc(void *pointer, size_t size)
-{
-	return pointer == NULL ? MemoryContextAlloc(task_context, size) : repalloc(pointer, size);
-}
-
 /* Writes all rows as chunks, lane by lane. */
 static void
-write_chunks(const Action *action, const Parse *parse, SourceState *state, Segment *segment)
+write_chunks(const Action *action, const SegmentParse *parse, SourceState *state, Segment *segment)
 {
 	int  lane_start[MAX_LANES + 1];
 	int *order = route_rows(parse, state->lanes, lane_start);
 	int  generation = jobs_write_generation();
 	int  max_chunks = parse->nrows / CHUNK_ROWS + state->lanes +
 					 (int) (4 * WINDOW_BYTES / CHUNK_BYTES); /* two in a row hold more than CHUNK_BYTES */
-	RowBuffer buffer = {.realloc_fn = buffer_realloc};
+	RowBuffer buffer = {.realloc_fn = segment_buffer_realloc};
 
 	segment->chunk_lanes = palloc(sizeof(int16) * max_chunks);
 	segment->chunk_numbers = palloc(sizeof(int32) * max_chunks);
@@ -362,18 +154,44 @@ write_chunks(const Action *action, const Parse *parse, SourceState *state, Segme
 	pfree(order);
 }
 
+/* Writes the keys of all rows, lane by lane. */
+static void
+write_keys(const Action *action, const SegmentParse *parse, const SourceState *state)
+{
+	int       lane_start[MAX_LANES + 1];
+	int      *order = route_rows(parse, state->lanes, lane_start);
+	RowBuffer buffer = {.realloc_fn = segment_buffer_realloc};
+
+	for (int lane = 0; lane < state->lanes; lane++)
+	{
+		int count = lane_start[lane + 1] - lane_start[lane];
+
+		if (count == 0)
+			continue;
+		buffer.len = 0;
+		for (int i = lane_start[lane]; i < lane_start[lane + 1]; i++)
+		{
+			const SegmentRow *row = &parse->rows[order[i]];
+
+			(void) row_codec_append_rows(&buffer, parse->keys.data + row->offset, row->length);
+		}
+		jobs_insert_keys(action->action_no, lane, state->next_segment, count, buffer.data, buffer.len);
+	}
+	pfree(order);
+}
+
 /*
  * The number of lanes, decided with the first segment and never changed: one
- * where keys cannot be hashed, as many as there are chunks where the file ends
- * in it, else all.
+ * where the order of all rows counts or keys cannot be hashed, as many as there
+ * are chunks where the file ends in it, else all.
  */
 static int
-decide_lanes(const Parse *parse)
+decide_lanes(const Action *action, const SegmentParse *parse)
 {
-	if (!parse->target->hashable)
+	if (action->options.order == ORDER_FILE || !parse->target->hashable)
 		return 1;
 	if (parse->ended)
-		return Max(1, Min(MAX_LANES, (parse->nrows + CHUNK_ROWS - 1) / CHUNK_ROWS));
+		return Max(1, Min(MAX_LANES, (parse->seen + CHUNK_ROWS - 1) / CHUNK_ROWS));
 	return MAX_LANES;
 }
 
@@ -412,20 +230,17 @@ find_place(ActionSession *session, SourceState *state)
 		state->etag = pin.etag;
 		state->version_id = pin.version_id;
 		state->next_line = 1;
+		state->scanning = session->action->options.duplicates != DUPLICATES_ALL;
 	}
 }
 
 /* Parses the window as the submitter. */
 static void
-parse_window(ActionSession *session, SourceState *state, Parse *parse, int64 window_length)
+parse_window(ActionSession *session, SourceState *state, SegmentParse *parse, int64 window_length)
 {
 	SubmitterFrame frame;
 	int64          skip = 0;
 
-	parse->max_rows = 4096;
-	parse->rows = palloc(sizeof(SegmentRow) * parse->max_rows);
-	parse->max_errors = 64;
-	parse->errors = palloc(sizeof(RowError) * parse->max_errors);
 	parse->window = window;
 	parse->row_limit_offset = state->next_offset + segment_size(state->next_segment);
 
@@ -442,9 +257,48 @@ parse_window(ActionSession *session, SourceState *state, Parse *parse, int64 win
 	submitter_enter(&session->action->submitter, &frame);
 	parse->target = target_open(session->action, session->header, session->nfields, AccessShareLock);
 	hopeless = false;
-	parse_segment(parse);
+	segment_parse(parse);
 	INJECTION("chunker-parsed");
 	submitter_leave(&frame);
+}
+
+/* Writes what the segment has: its chunks, the parser's errors, and where the next one begins. */
+static void
+write_segment(const Action *action, const SegmentParse *parse, SourceState *state)
+{
+	Segment segment = {0};
+
+	segment.segment_no = state->next_segment;
+	segment.start_offset = state->next_offset;
+	segment.end_offset = parse->record.end_offset;
+	segment.first_line = state->next_line;
+	segment.row_count = parse->nrows + parse->nerrors;
+	segment.parse_errors = parse->nerrors;
+	write_chunks(action, parse, state, &segment);
+	jobs_insert_errors(action->action_no, parse->errors, parse->nerrors);
+	jobs_insert_segment(action->action_no, &segment);
+}
+
+static void
+advance(const SegmentParse *parse, SourceState *state)
+{
+	bool at_end = parse->ended || (int64) parse->record.end_offset >= state->size;
+
+	if (state->scanning && at_end)
+	{
+		/* All keys are known: from the beginning, for the rows. */
+		state->scanning = false;
+		state->next_segment = 0;
+		state->next_offset = 0;
+		state->next_line = 1;
+		state->in_skipped_line = false;
+		return;
+	}
+	state->next_segment++;
+	state->next_offset = parse->record.end_offset;
+	state->next_line = parse->record.end_line;
+	state->in_skipped_line = parse->record.skip_to_line_end;
+	state->at_end = at_end;
 }
 
 /* Step 3: one transaction; false if the source does not stand there any more. */
@@ -455,8 +309,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 	const Action     *action = session->action;
 	Bookkeeping       books;
 	SourceState       locked;
-	Segment           segment = {0};
-	Parse            *parse;
+	SegmentParse     *parse;
 
 	if (reader == NULL && (reader = csv_reader_create(NULL, NULL)) == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -464,15 +317,13 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 	hopeless = false;
 	transaction_start();
 	MemoryContextSwitchTo(task_context);
-	parse = palloc0(sizeof(Parse));
-	parse->context = task_context;
-	parse->reader = reader;
+	parse = segment_create(reader, state->scanning);
 
 	bookkeeping_enter(&books);
 	if (state->next_segment == 0)
 		jobs_insert_source(action->action_no, state);
 	if (!jobs_lock_source(action->action_no, &locked) || locked.next_offset != state->next_offset ||
-		locked.at_end || strcmp(locked.etag, state->etag) != 0)
+		locked.at_end || locked.scanning != state->scanning || strcmp(locked.etag, state->etag) != 0)
 	{
 		bookkeeping_leave(&books);
 		transaction_commit(NULL, false);
@@ -485,29 +336,22 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 
 	hopeless = false;
 	bookkeeping_enter(&books);
-	if (state->next_segment == 0)
+	if (state->lanes == 0)
 	{
-		state->lanes = decide_lanes(parse);
+		state->lanes = decide_lanes(action, parse);
 		jobs_create_cursors(action->action_no, state->lanes);
 	}
-	segment.segment_no = state->next_segment;
-	segment.start_offset = state->next_offset;
-	segment.end_offset = parse->record.end_offset;
-	segment.first_line = state->next_line;
-	segment.row_count = parse->nrows + parse->nerrors;
-	segment.parse_errors = parse->nerrors;
-	write_chunks(action, parse, state, &segment);
-	jobs_insert_errors(action->action_no, parse->errors, parse->nerrors);
-	jobs_insert_segment(action->action_no, &segment);
-
-	state->next_segment++;
-	state->next_offset = parse->record.end_offset;
-	state->next_line = parse->record.end_line;
-	state->in_skipped_line = parse->record.skip_to_line_end;
-	state->at_end = parse->ended || state->next_offset >= state->size;
+	if (state->scanning)
+		write_keys(action, parse, state);
+	else
+		write_segment(action, parse, state);
+	advance(parse, state);
 	jobs_write_source(action->action_no, state);
 	bookkeeping_leave(&books);
-	INJECTION("chunker-before-commit");
+	if (parse->keys_only)
+		INJECTION("scanner-before-commit");
+	else
+		INJECTION("chunker-before-commit");
 	transaction_commit(&action->submitter, false);
 	INJECTION("chunker-committed");
 	return true;

@@ -13,24 +13,26 @@
 
 #include "service/board.h"
 #include "service/transaction.h"
+#include "stage/options.h"
 
 /* ---- actions (jobs_actions.c) ---- */
 
 /* What a worker must know of an action; allocated in one memory context. */
 typedef struct Action
 {
-	int64     action_no;
-	char     *id; /* uuid as text */
-	char     *source;
-	char     *server; /* NULL for file:// */
-	Submitter submitter;
-	Oid       target;
-	char     *target_schema;
-	char     *target_name;
-	int       nkeys;
-	char    **key_columns;
-	int       nupdates; /* -1: every column that can be updated */
-	char    **update_columns;
+	int64         action_no;
+	char         *id; /* uuid as text */
+	char         *source;
+	char         *server; /* NULL for file:// */
+	Submitter     submitter;
+	Oid           target;
+	char         *target_schema;
+	char         *target_name;
+	int           nkeys;
+	char        **key_columns;
+	int           nupdates; /* -1: every column that can be updated */
+	char        **update_columns;
+	ActionOptions options;
 } Action;
 
 /* NULL if the action does not exist or is not running. */
@@ -44,6 +46,7 @@ typedef struct StreamHead
 	char *state;
 	Oid   session_role;
 	int   crashes;
+	int   priority;
 } StreamHead;
 
 /* Gives newly seen actions their position in their stream. */
@@ -66,6 +69,12 @@ extern void jobs_read_progress(int64 action_no, ActionProgress *progress);
 extern void jobs_record_stats(int64 action_no);
 
 /*
+ * Compares the recorded counts with each other and with the errors and the
+ * superseded rows that are there; NULL if all agree, else what does not.
+ */
+extern char *jobs_audit(int64 action_no, bool completed);
+
+/*
  * Why an action ends before its time.  All NULL: it is completed or was
  * cancelled.
  */
@@ -77,15 +86,15 @@ typedef struct Failure
 	const char *hint;
 } Failure;
 
-/* Ends an action: state, final statistics, and what the queue holds of it. */
+/* Ends an action, whose final statistics are recorded: state, and what the queue holds of it. */
 extern void jobs_finish_action(int64 action_no, const char *state, const Failure *failure);
 
 typedef struct ActionEvent
 {
 	int64   event_no;
 	int64   action_no;
-	char   *kind;       /* cancel, failed */
-	bool    unfinished; /* the action has not ended yet */
+	char   *action_id; /* NULL: the action has ended */
+	char   *kind;      /* cancel, failed */
 	Failure failure;
 } ActionEvent;
 
@@ -112,7 +121,8 @@ typedef struct SourceState
 	int64 next_line;
 	bool  in_skipped_line; /* next_offset lies in a line that is too long */
 	bool  at_end;
-	int   lanes;
+	bool  scanning; /* the file is read for its keys only; next_* say how far */
+	int   lanes;    /* 0: not yet decided */
 	int32 lane_chunks[MAX_LANES];
 } SourceState;
 
@@ -150,8 +160,9 @@ extern char *jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_c
 
 typedef struct Cursor
 {
-	int next_chunk;
-	int row_offset;
+	int  next_chunk;
+	int  row_offset;
+	bool keys_compared; /* the duplicates of the lane are known */
 } Cursor;
 
 /* What became of rows. */
@@ -160,12 +171,23 @@ typedef struct Outcomes
 	int64 updated;
 	int64 unchanged;
 	int64 not_found;
+	int64 superseded;
 	int64 failed;
 } Outcomes;
 
 /* Locks the row to the end of the transaction; false if somebody else has it. */
 extern bool jobs_lock_cursor(int64 action_no, int lane, Cursor *cursor);
 extern void jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes *outcomes);
+
+/*
+ * Gives back the space of chunks that are done, in a transaction of its own
+ * kind: takes exclusive locks, never waits for one.  With all, every
+ * generation without a live chunk is emptied; otherwise the next one is made
+ * ready once the present one is large.
+ */
+extern void jobs_rotate(bool all);
+
+/* ---- rows (jobs_rows.c) ---- */
 
 typedef struct RowError
 {
@@ -179,12 +201,38 @@ typedef struct RowError
 
 extern void jobs_insert_errors(int64 action_no, const RowError *errors, int n);
 
-/*
- * Gives back the space of chunks that are done, in a transaction of its own
- * kind: takes exclusive locks, never waits for one.  With all, every
- * generation without a live chunk is emptied; otherwise the next one is made
- * ready once the present one is large.
- */
-extern void jobs_rotate(bool all);
+/* A row that is not applied because another row of the file has the same key. */
+typedef struct Duplicate
+{
+	int64 line;
+	int64 other_line; /* the one that won; with DUPLICATES_ERROR another one with this key */
+} Duplicate;
+
+typedef struct SupersededRow
+{
+	Duplicate   row;
+	const char *record; /* original cells as CSV */
+	size_t      record_length;
+} SupersededRow;
+
+extern void jobs_insert_superseded(int64 action_no, const SupersededRow *rows, int n);
+
+/* ---- the keys of a file, for option duplicates ---- */
+
+extern void jobs_insert_keys(int64 action_no, int lane, int segment_no, int row_count,
+							 const char *payload, size_t length);
+
+/* The keys of the next segment after this one (-1: the first) in a lane; false if there is none. */
+extern bool jobs_next_keys(int64 action_no, int lane, int *segment_no, int *row_count, char **payload,
+						   size_t *length);
+extern void jobs_insert_duplicates(int64 action_no, int lane, const Duplicate *rows, int n);
+
+/* The duplicates from this line on, as many as a chunk can hold at least; in ascending order. */
+extern int jobs_read_duplicates(int64 action_no, int lane, int64 from_line, Duplicate **rows);
+
+/* The duplicates of the lane are known: its keys are not needed any more. */
+extern void jobs_finish_keys(int64 action_no, int lane);
+
+#define DUPLICATES_BLOCK 1000 /* rows of one jobs_insert_duplicates, but for the last */
 
 #endif /* BULK_ACTION_JOBS_H */

@@ -37,7 +37,7 @@ jobs_load_action(int64 action_no, MemoryContext context)
 {
 	static Statement statement = {
 		"SELECT id, source, server, submitted_role, session_role, settings,"
-		" target::oid, target_schema, target_name, key_columns, update_columns"
+		" target::oid, target_schema, target_name, key_columns, update_columns, options"
 		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
 		{INT8OID}};
 	Datum         values[] = {Int64GetDatum(action_no)};
@@ -79,6 +79,7 @@ jobs_load_action(int64 action_no, MemoryContext context)
 	else
 		action->update_columns = name_array(value, NAMEOID, NAMEDATALEN, TYPALIGN_CHAR,
 											&action->nupdates);
+	options_parse(DatumGetJsonbP(statement_value(0, 12, NULL)), &action->options);
 	MemoryContextSwitchTo(old);
 	return action;
 }
@@ -103,13 +104,14 @@ int
 jobs_stream_heads(StreamHead **heads, int max)
 {
 	static Statement statement = {
-		"SELECT head.action_no, head.id, head.state, head.session_role, head.crashes"
-		" FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role, crashes"
+		"SELECT head.action_no, head.id, head.state, head.session_role, head.crashes, head.priority"
+		" FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role, crashes,"
+		"   coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
 		"  FROM bulk_action_internal.actions"
 		"  WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
 		"  ORDER BY account_id, entity_type, stream_position) AS head"
 		" WHERE head.state <> 'paused'"
-		" ORDER BY head.state = 'running' DESC, head.action_no LIMIT $1",
+		" ORDER BY head.state = 'running' DESC, head.priority DESC, head.action_no LIMIT $1",
 		{INT4OID}};
 	Datum values[] = {Int32GetDatum(max)};
 	int   n = (int) statement_run(&statement, values, NULL);
@@ -124,6 +126,7 @@ jobs_stream_heads(StreamHead **heads, int max)
 		head->state = statement_text(i, 3);
 		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
 		head->crashes = DatumGetInt32(statement_value(i, 5, NULL));
+		head->priority = DatumGetInt32(statement_value(i, 6, NULL));
 	}
 	return n;
 }
@@ -211,24 +214,51 @@ jobs_record_stats(int64 action_no)
 		"  inserted = excluded.inserted, deleted = excluded.deleted, unchanged = excluded.unchanged,"
 		"  not_found = excluded.not_found, superseded = excluded.superseded, failed = excluded.failed,"
 		"  unprocessed = excluded.unprocessed, percent = excluded.percent,"
-		"  recorded_at = excluded.recorded_at"
-		" RETURNING s.total, s.updated + s.inserted + s.deleted + s.unchanged + s.not_found"
-		"  + s.superseded + s.failed + s.unprocessed",
+		"  recorded_at = excluded.recorded_at",
 		{INT8OID}};
 	Datum values[] = {Int64GetDatum(action_no)};
-	int64 total;
-	int64 sum;
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+char *
+jobs_audit(int64 action_no, bool completed)
+{
+	static Statement statement = {
+		"SELECT s.total, s.updated + s.inserted + s.deleted + s.unchanged + s.not_found + s.superseded"
+		"  + s.failed + s.unprocessed, s.failed,"
+		" (SELECT pg_catalog.count(*) FROM bulk_action_internal.errors AS e WHERE e.action_no = $1),"
+		" s.superseded,"
+		" (SELECT pg_catalog.count(*) FROM bulk_action_internal.superseded AS e WHERE e.action_no = $1),"
+		" s.unprocessed, s.total_is_final"
+		" FROM bulk_action_internal.stats AS s WHERE s.action_no = $1",
+		{INT8OID}};
+	Datum          values[] = {Int64GetDatum(action_no)};
+	int64          n[7];
+	StringInfoData findings;
 
 	if (statement_run(&statement, values, NULL) == 0)
-		return;
-	total = DatumGetInt64(statement_value(0, 1, NULL));
-	sum = DatumGetInt64(statement_value(0, 2, NULL));
-	if (total != sum)
-		ereport(WARNING,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("counts of bulk action number %lld do not add up", (long long) action_no),
-				 errdetail("The file has %lld rows so far, their outcomes are %lld.",
-						   (long long) total, (long long) sum)));
+		return pstrdup("There are no counts.");
+	for (int i = 0; i < lengthof(n); i++)
+		n[i] = DatumGetInt64(statement_value(0, i + 1, NULL));
+
+	initStringInfo(&findings);
+	if (n[0] != n[1])
+		appendStringInfo(&findings, "The file has %lld rows, their outcomes are %lld. ", (long long) n[0],
+						 (long long) n[1]);
+	if (n[2] != n[3])
+		appendStringInfo(&findings, "%lld rows are counted as failed, %lld errors are recorded. ",
+						 (long long) n[2], (long long) n[3]);
+	if (n[4] != n[5])
+		appendStringInfo(&findings, "%lld rows are counted as superseded, %lld are recorded. ",
+						 (long long) n[4], (long long) n[5]);
+	if (completed && (n[6] != 0 || !DatumGetBool(statement_value(0, 8, NULL))))
+		appendStringInfo(&findings, "%lld rows are unprocessed%s. ", (long long) n[6],
+						 DatumGetBool(statement_value(0, 8, NULL)) ? "" : ", and the file was not read to its end");
+	if (findings.len == 0)
+		return NULL;
+	findings.data[--findings.len] = '\0';
+	return findings.data;
 }
 
 static Datum
@@ -254,11 +284,12 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 		{"DELETE FROM bulk_action_internal.cursors WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.sources WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.keys WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.duplicates WHERE action_no = $1", {INT8OID}},
 	};
 	Datum values[6];
 	char  nulls[7] = "      ";
 
-	jobs_record_stats(action_no);
 	values[0] = Int64GetDatum(action_no);
 	values[1] = CStringGetTextDatum(state);
 	values[2] = text_or_null(failure->code, &nulls[2]);
@@ -279,9 +310,11 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 {
 	static Statement statement = {
 		"SELECT e.event_no, e.action_no, e.kind, e.error_code, e.error_message, e.error_detail,"
-		" e.error_hint, EXISTS (SELECT 1 FROM bulk_action_internal.actions AS a"
-		"  WHERE a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused'))"
-		" FROM bulk_action_internal.events AS e WHERE e.event_no > $1 ORDER BY e.event_no LIMIT $2",
+		" e.error_hint, a.id"
+		" FROM bulk_action_internal.events AS e"
+		" LEFT JOIN bulk_action_internal.actions AS a"
+		"  ON a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused')"
+		" WHERE e.event_no > $1 ORDER BY e.event_no LIMIT $2",
 		{INT8OID, INT4OID}};
 	Datum values[] = {Int64GetDatum(after), Int32GetDatum(max)};
 	int   n = (int) statement_run(&statement, values, NULL);
@@ -298,7 +331,7 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 		event->failure.message = statement_text(i, 5);
 		event->failure.detail = statement_text(i, 6);
 		event->failure.hint = statement_text(i, 7);
-		event->unfinished = DatumGetBool(statement_value(i, 8, NULL));
+		event->action_id = statement_text(i, 8);
 	}
 	return n;
 }

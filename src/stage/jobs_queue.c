@@ -35,7 +35,7 @@
 
 #define SOURCE_COLUMNS \
 	"SELECT size, etag, version_id, header, next_segment, next_offset, next_line, at_end, lane_chunks," \
-	" in_skipped_line" \
+	" in_skipped_line, scanning" \
 	" FROM bulk_action_internal.sources WHERE action_no = $1"
 
 static bool
@@ -58,6 +58,7 @@ fetch_source(Statement *statement, int64 action_no, SourceState *source)
 	deconstruct_array(DatumGetArrayTypeP(statement_value(0, 9, NULL)), INT4OID, sizeof(int32), true,
 					  TYPALIGN_INT, &elements, NULL, &source->lanes);
 	source->in_skipped_line = DatumGetBool(statement_value(0, 10, NULL));
+	source->scanning = DatumGetBool(statement_value(0, 11, NULL));
 	if (source->lanes > MAX_LANES)
 		elog(ERROR, "action number %lld has %d lanes", (long long) action_no, source->lanes);
 	for (int i = 0; i < source->lanes; i++)
@@ -95,16 +96,17 @@ void
 jobs_insert_source(int64 action_no, const SourceState *source)
 {
 	static Statement statement = {
-		"INSERT INTO bulk_action_internal.sources (action_no, size, etag, version_id)"
-		" VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-		{INT8OID, INT8OID, TEXTOID, TEXTOID}};
+		"INSERT INTO bulk_action_internal.sources (action_no, size, etag, version_id, scanning)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+		{INT8OID, INT8OID, TEXTOID, TEXTOID, BOOLOID}};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		Int64GetDatum(source->size),
 		CStringGetTextDatum(source->etag),
-		source->version_id ? CStringGetTextDatum(source->version_id) : (Datum) 0};
+		source->version_id ? CStringGetTextDatum(source->version_id) : (Datum) 0,
+		BoolGetDatum(source->scanning)};
 
-	(void) statement_run(&statement, values, source->version_id ? "    " : "   n");
+	(void) statement_run(&statement, values, source->version_id ? "     " : "   n ");
 }
 
 void
@@ -112,8 +114,9 @@ jobs_write_source(int64 action_no, const SourceState *source)
 {
 	static Statement statement = {
 		"UPDATE bulk_action_internal.sources SET header = $2, next_segment = $3, next_offset = $4,"
-		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8 WHERE action_no = $1",
-		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID}};
+		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8, scanning = $9"
+		" WHERE action_no = $1",
+		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID, BOOLOID}};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		CStringGetTextDatum(source->header),
@@ -122,7 +125,8 @@ jobs_write_source(int64 action_no, const SourceState *source)
 		Int64GetDatum(source->next_line),
 		BoolGetDatum(source->at_end),
 		int4_array(source->lane_chunks, source->lanes),
-		BoolGetDatum(source->in_skipped_line)};
+		BoolGetDatum(source->in_skipped_line),
+		BoolGetDatum(source->scanning)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -370,13 +374,13 @@ jobs_rotate(bool all)
 	}
 }
 
-/* ---- cursors and errors ---- */
+/* ---- cursors ---- */
 
 bool
 jobs_lock_cursor(int64 action_no, int lane, Cursor *cursor)
 {
 	static Statement statement = {
-		"SELECT next_chunk, row_offset FROM bulk_action_internal.cursors"
+		"SELECT next_chunk, row_offset, keys_compared FROM bulk_action_internal.cursors"
 		" WHERE action_no = $1 AND lane = $2 FOR NO KEY UPDATE SKIP LOCKED",
 		{INT8OID, INT2OID}};
 	Datum values[] = {Int64GetDatum(action_no), Int16GetDatum(lane)};
@@ -385,6 +389,7 @@ jobs_lock_cursor(int64 action_no, int lane, Cursor *cursor)
 		return false;
 	cursor->next_chunk = DatumGetInt32(statement_value(0, 1, NULL));
 	cursor->row_offset = DatumGetInt32(statement_value(0, 2, NULL));
+	cursor->keys_compared = DatumGetBool(statement_value(0, 3, NULL));
 	return true;
 }
 
@@ -394,8 +399,8 @@ jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes
 	static Statement statement = {
 		"UPDATE bulk_action_internal.cursors SET next_chunk = $3, row_offset = $4,"
 		" updated = updated + $5, unchanged = unchanged + $6, not_found = not_found + $7,"
-		" failed = failed + $8 WHERE action_no = $1 AND lane = $2",
-		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID}};
+		" failed = failed + $8, superseded = superseded + $9 WHERE action_no = $1 AND lane = $2",
+		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID}};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		Int16GetDatum(lane),
@@ -404,54 +409,9 @@ jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes
 		Int64GetDatum(outcomes->updated),
 		Int64GetDatum(outcomes->unchanged),
 		Int64GetDatum(outcomes->not_found),
-		Int64GetDatum(outcomes->failed)};
+		Int64GetDatum(outcomes->failed),
+		Int64GetDatum(outcomes->superseded)};
 
 	if (statement_run(&statement, values, NULL) != 1)
 		elog(ERROR, "cursor of lane %d of action number %lld is missing", lane, (long long) action_no);
-}
-
-void
-jobs_insert_errors(int64 action_no, const RowError *errors, int n)
-{
-	static Statement statement = {
-		"INSERT INTO bulk_action_internal.errors"
-		" (action_no, line, error_code, error_column, error_message, record)"
-		" SELECT $1, e.line, e.code, e.column_name, e.message, e.record"
-		" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),"
-		"  pg_catalog.unnest($5), pg_catalog.unnest($6)) AS e (line, code, column_name, message, record)",
-		{INT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}};
-	Datum *lines;
-	Datum *texts[4];
-	bool  *nulls;
-	Datum  values[6];
-
-	if (n == 0)
-		return;
-	lines = palloc(sizeof(Datum) * n);
-	nulls = palloc0(sizeof(bool) * n);
-	for (int i = 0; i < 4; i++)
-		texts[i] = palloc0(sizeof(Datum) * n);
-	for (int i = 0; i < n; i++)
-	{
-		lines[i] = Int64GetDatum(errors[i].line);
-		texts[0][i] = CStringGetTextDatum(errors[i].code);
-		nulls[i] = errors[i].column == NULL;
-		if (!nulls[i])
-			texts[1][i] = CStringGetTextDatum(errors[i].column);
-		texts[2][i] = CStringGetTextDatum(errors[i].message);
-		texts[3][i] = PointerGetDatum(cstring_to_text_with_len(errors[i].record,
-															   (int) errors[i].record_length));
-	}
-	values[0] = Int64GetDatum(action_no);
-	values[1] = PointerGetDatum(construct_array(lines, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
-	for (int i = 0; i < 4; i++)
-	{
-		int dims[1] = {n};
-		int lower[1] = {1};
-
-		values[2 + i] = PointerGetDatum(construct_md_array(texts[i], i == 1 ? nulls : NULL, 1, dims,
-														   lower, TEXTOID, -1, false, TYPALIGN_INT));
-	}
-	(void) statement_run(&statement, values, NULL);
 }

@@ -9,20 +9,35 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 
 #include "service/near_match.h"
 #include "stage/options.h"
 
+StaticAssertDecl(sizeof(DuplicatesMode) == sizeof(int) && sizeof(RowOrder) == sizeof(int),
+				 "options that are words are stored as int");
+
+/* Words that an option may be, in the order of its enum. */
+static const char *const duplicates_words[] = {"all", "last", "first", "error", NULL};
+static const char *const order_words[] = {"key", "file", NULL};
+
 typedef struct OptionRule
 {
-	const char  *name;
-	enum jbvType type;
-	size_t       offset; /* in ActionOptions */
+	const char        *name;
+	enum jbvType       type;   /* jbvString, jbvNumeric: a whole number */
+	size_t             offset; /* in ActionOptions: char *, an enum, or int */
+	const char *const *words;  /* jbvString: the only ones allowed; NULL: any */
+	int                min;    /* jbvNumeric */
+	int                max;
 } OptionRule;
 
 static const OptionRule option_rules[] = {
-	{"server", jbvString, offsetof(ActionOptions, server)},
+	{"server", jbvString, offsetof(ActionOptions, server), NULL, 0, 0},
+	{"duplicates", jbvString, offsetof(ActionOptions, duplicates), duplicates_words, 0, 0},
+	{"order", jbvString, offsetof(ActionOptions, order), order_words, 0, 0},
+	{"priority", jbvNumeric, offsetof(ActionOptions, priority), NULL, PRIORITY_MIN, PRIORITY_MAX},
 };
 
 static const char *
@@ -71,10 +86,53 @@ rule_find(const char *name)
 				 errhint("Leave it out; notes of your own belong into \"metadata\".")));
 }
 
+/* Which of the words an option is. */
+static int
+find_word(const OptionRule *rule, const char *value)
+{
+	NearMatch      match;
+	StringInfoData valid;
+
+	near_match_start(&match, value);
+	initStringInfo(&valid);
+	for (int i = 0; rule->words[i] != NULL; i++)
+	{
+		if (strcmp(rule->words[i], value) == 0)
+			return i;
+		near_match_offer(&match, rule->words[i]);
+		appendStringInfo(&valid, "%s\"%s\"", i > 0 ? ", " : "", rule->words[i]);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("bulk action option \"%s\" must not be \"%s\"", rule->name, value),
+			 errdetail("It can be: %s.", valid.data),
+			 match.best != NULL ? errhint("Perhaps you meant \"%s\".", match.best) :
+								  errhint("Leave it out to have \"%s\".", rule->words[0])));
+}
+
+static int
+read_integer(const OptionRule *rule, Numeric value)
+{
+	char *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value)));
+	char *end;
+	long  number;
+
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (errno != 0 || *end != '\0' || number < rule->min || number > rule->max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("bulk action option \"%s\" must not be %s", rule->name, text),
+				 errdetail("It can be a whole number from %d to %d.", rule->min, rule->max),
+				 errhint("Leave it out to have 0.")));
+	return (int) number;
+}
+
 static void
 option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *options)
 {
 	void *field = (char *) options + rule->offset;
+	char *text;
 
 	if (value->type != rule->type)
 		ereport(ERROR,
@@ -83,16 +141,22 @@ option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *op
 				 errdetail("It is %s.", type_name(value->type)),
 				 errhint("Give %s, or leave the option out.", type_name(rule->type))));
 
-	if (value->type == jbvString && value->val.string.len == 0)
+	if (rule->type == jbvNumeric)
+	{
+		*(int *) field = read_integer(rule, value->val.numeric);
+		return;
+	}
+	if (value->val.string.len == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("bulk action option \"%s\" must not be empty", rule->name),
 				 errdetail("It is the empty string."),
 				 errhint("Give it a value, or leave the option out.")));
-
-	/* jbvString is the only type that an option has so far */
-	Assert(rule->type == jbvString);
-	*(char **) field = pnstrdup(value->val.string.val, value->val.string.len);
+	text = pnstrdup(value->val.string.val, value->val.string.len);
+	if (rule->words == NULL)
+		*(char **) field = text;
+	else
+		*(int *) field = find_word(rule, text);
 }
 
 void

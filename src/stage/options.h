@@ -9,9 +9,30 @@
 
 #include "utils/jsonb.h"
 
+/* What becomes of rows of a file that have the same key. */
+typedef enum DuplicatesMode
+{
+	DUPLICATES_ALL, /* each is applied, in the order of the file */
+	DUPLICATES_LAST,
+	DUPLICATES_FIRST,
+	DUPLICATES_ERROR /* all of them fail */
+} DuplicatesMode;
+
+typedef enum RowOrder
+{
+	ORDER_KEY, /* rows with the same key in the order of the file */
+	ORDER_FILE /* all rows */
+} RowOrder;
+
+#define PRIORITY_MIN (-100)
+#define PRIORITY_MAX 100
+
 typedef struct ActionOptions
 {
-	char *server; /* name of a server of bulk_action_s3; NULL: find it by the bucket */
+	char          *server; /* name of a server of bulk_action_s3; NULL: find it by the bucket */
+	DuplicatesMode duplicates;
+	RowOrder       order;
+	int            priority; /* between streams, the greater first */
 } ActionOptions;
 
 /*

@@ -37,7 +37,7 @@ void
 row_batch_fail(RowBatch *batch, int row, const RowError *error)
 {
 	Assert(batch->nerrors < batch->nrows);
-	batch->rows[row].failed = true;
+	batch->rows[row].skipped = true;
 	batch->errors[batch->nerrors++] = *error;
 }
 
@@ -51,6 +51,47 @@ add_error(Progress *progress, int sqlerrcode, const char *column, const char *me
 	if (column != NULL)
 		appendStringInfo(&progress->columns, "%s%s", progress->columns.len == 0 ? "" : ", ", column);
 	appendStringInfo(&progress->messages, "%s%s", first ? "" : "; ", message);
+}
+
+/* True if the present row is not to be applied, for another one has its key. */
+static bool
+is_duplicate(Progress *progress)
+{
+	RowBatch        *batch = progress->batch;
+	BatchRow        *row = &batch->rows[batch->nrows - 1];
+	const Duplicate *duplicate;
+
+	while (batch->nduplicates > 0 && batch->duplicates->line < row->line)
+	{
+		batch->duplicates++;
+		batch->nduplicates--;
+	}
+	if (batch->nduplicates == 0 || batch->duplicates->line != row->line)
+		return false;
+	duplicate = batch->duplicates;
+	row->skipped = true;
+	if (batch->duplicates_fail)
+	{
+		RowError error = {
+			.line = row->line,
+			.column = target_key_names(batch->target),
+			.message = psprintf("the key occurs more than once in the file: also in line %lld",
+								(long long) duplicate->other_line),
+			.record = row->raw,
+			.record_length = row->raw_length};
+
+		strlcpy(error.code, unpack_sql_state(ERRCODE_CARDINALITY_VIOLATION), sizeof(error.code));
+		row_batch_fail(batch, batch->nrows - 1, &error);
+	}
+	else
+	{
+		SupersededRow *superseded = &batch->superseded[batch->nsuperseded++];
+
+		superseded->row = *duplicate;
+		superseded->record = row->raw;
+		superseded->record_length = row->raw_length;
+	}
+	return true;
 }
 
 static void
@@ -161,6 +202,11 @@ convert_rows(Progress *progress, int row_count)
 						 errdetail_internal("row %d: %s", progress->batch->nrows + 1,
 											progress->decoded.message ? progress->decoded.message : "too many rows")));
 			begin_row(progress);
+			if (is_duplicate(progress))
+			{
+				progress->in_row = false;
+				continue;
+			}
 		}
 		for (; progress->field < progress->batch->target->nfields; progress->field++)
 			convert_cell(progress);
@@ -169,22 +215,31 @@ convert_rows(Progress *progress, int row_count)
 }
 
 RowBatch *
-row_batch_decode(Target *target, const char *payload, size_t length, int row_count)
+row_batch_create(Target *target, int row_count)
+{
+	RowBatch *batch = palloc0(sizeof(RowBatch));
+
+	batch->target = target;
+	batch->rows = palloc0(sizeof(BatchRow) * Max(row_count, 1));
+	batch->sets = palloc(sizeof(bool *) * Max(row_count, 1));
+	batch->errors = palloc0(sizeof(RowError) * Max(row_count, 1));
+	batch->superseded = palloc0(sizeof(SupersededRow) * Max(row_count, 1));
+	return batch;
+}
+
+void
+row_batch_decode(RowBatch *batch, const char *payload, size_t length, int row_count)
 {
 	static RowDecoder *decoder = NULL;
 	MemoryContext      context = CurrentMemoryContext;
 	ResourceOwner      owner = CurrentResourceOwner;
-	RowBatch          *batch = palloc0(sizeof(RowBatch));
+	Target            *target = batch->target;
 	Progress          *progress = palloc0(sizeof(Progress));
 	volatile bool      done = false;
 
 	if (decoder == NULL && (decoder = row_decoder_create(0, NULL)) == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 
-	batch->target = target;
-	batch->rows = palloc0(sizeof(BatchRow) * Max(row_count, 1));
-	batch->sets = palloc(sizeof(bool *) * Max(row_count, 1));
-	batch->errors = palloc0(sizeof(RowError) * Max(row_count, 1));
 	progress->batch = batch;
 	progress->decoder = decoder;
 	progress->set = palloc(sizeof(bool) * target->nfields);
@@ -220,5 +275,4 @@ row_batch_decode(Target *target, const char *payload, size_t length, int row_cou
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("a chunk of the queue has %d rows instead of %d", batch->nrows, row_count)));
-	return batch;
 }

@@ -17,7 +17,7 @@ typedef struct BatchRow
 	Datum      *values;     /* one per field; set where the column set has the field */
 	Datum      *keys;       /* one per key column */
 	int         column_set; /* index into the batch's sets */
-	bool        failed;     /* does not convert: its error is in errors */
+	bool        skipped;    /* failed, its error is in errors; or superseded */
 } BatchRow;
 
 typedef struct RowBatch
@@ -29,14 +29,24 @@ typedef struct RowBatch
 	bool    **sets; /* which fields a row sets; keys are in none */
 	int       nerrors;
 	RowError *errors; /* room for one per row */
+
+	/* Rows that are not applied because others of the file have their key. */
+	const Duplicate *duplicates; /* of this chunk and beyond, in the order of lines */
+	int              nduplicates;
+	bool             duplicates_fail; /* else they are superseded */
+	int              nsuperseded;
+	SupersededRow   *superseded; /* in the order of rows */
 } RowBatch;
+
+/* An empty batch with room for row_count rows, in the current memory context. */
+extern RowBatch *row_batch_create(Target *target, int row_count);
 
 /*
  * Decodes a payload of row_count rows and converts their cells, as the
- * submitter.  Rows that do not convert get all their errors at once.  Whatever
- * is allocated lives in the current memory context.
+ * submitter.  Rows that do not convert get all their errors at once; those that
+ * are among the duplicates are not converted.
  */
-extern RowBatch *row_batch_decode(Target *target, const char *payload, size_t length, int row_count);
+extern void row_batch_decode(RowBatch *batch, const char *payload, size_t length, int row_count);
 
 /* Records the error of a row. */
 extern void row_batch_fail(RowBatch *batch, int row, const RowError *error);

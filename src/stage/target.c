@@ -19,8 +19,10 @@
 #include "catalog/pg_amop.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "optimizer/optimizer.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -154,6 +156,7 @@ describe_key(const Action *action, Target *target, Relation rel)
 			TypeCacheEntry   *entry;
 
 			key->equality = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
+			key->less = get_opfamily_member(family, type, type, BTLessStrategyNumber);
 			key->collation = index->rd_indcollation[i];
 			fmgr_info(get_opfamily_proc(family, type, type, BTORDER_PROC), &key->compare);
 			entry = lookup_type_cache(getBaseType(attribute->atttypid),
@@ -274,6 +277,44 @@ target_check_name(const Action *action)
 				 errhint("Register the entity again and submit the file again.")));
 }
 
+/*
+ * Whether rows of the file may feel each other although their keys differ: by
+ * user code (triggers, foreign keys among them, policies, checks that are not
+ * immutable) or by a unique index over something that is set.
+ */
+static bool
+rows_may_depend(const Target *target, Relation rel)
+{
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	List        *indexes;
+	ListCell    *cell;
+	bool         depend = target->partitioned || has_subclass(target->relid) || rel->trigdesc != NULL ||
+				  rel->rd_rel->relrowsecurity || (constraints != NULL && constraints->has_generated_stored);
+
+	for (int i = 0; !depend && constraints != NULL && i < constraints->num_check; i++)
+		depend = contain_mutable_functions(stringToNode(constraints->check[i].ccbin));
+	if (depend)
+		return true;
+
+	indexes = RelationGetIndexList(rel);
+	foreach(cell, indexes)
+	{
+		Relation      index = index_open(lfirst_oid(cell), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+
+		if (form->indisunique || form->indisexclusion)
+		{
+			depend |= !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) ||
+					  !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL);
+			for (int i = 0; i < form->indnkeyatts; i++)
+				for (int f = 0; f < target->nfields; f++)
+					depend |= target->columns[f].attnum == form->indkey.values[i] && !target->columns[f].is_key;
+		}
+		index_close(index, NoLock);
+	}
+	return depend;
+}
+
 Target *
 target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
 {
@@ -302,6 +343,7 @@ target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE 
 	target->nfields = nfields;
 	describe_key(action, target, rel);
 	map_header(action, target, rel, header);
+	target->row_by_row = action->options.order == ORDER_FILE && rows_may_depend(target, rel);
 	relation_close(rel, NoLock);
 	target_check_privileges(target);
 	return target;
@@ -361,6 +403,17 @@ target_column_of_error(const Target *target, const ErrorData *error)
 	number = OidIsValid(constraint) ? column_of_constraint(constraint) :
 									  column_of_index(get_relname_relid(error->constraint_name, schema));
 	return number > 0 ? get_attname(target->relid, number, true) : NULL;
+}
+
+char *
+target_key_names(const Target *target)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < target->nkeys; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", target->columns[target->keys[i].field].name);
+	return names.data;
 }
 
 Datum

@@ -37,7 +37,8 @@ typedef struct TargetColumn
 typedef struct TargetKey
 {
 	int      field;    /* of the file */
-	Oid      equality; /* operator of the index's operator family */
+	Oid      equality; /* operators of the index's operator family */
+	Oid      less;
 	Oid      collation;
 	FmgrInfo compare; /* btree order procedure */
 	FmgrInfo hash;    /* extended hash procedure that agrees with equality */
@@ -49,6 +50,7 @@ typedef struct Target
 	Oid           relid;
 	char         *qualified_name; /* quoted */
 	bool          partitioned;
+	bool          row_by_row; /* order => file, and rows may depend on each other */
 	int           nfields;
 	TargetColumn *columns; /* one per field of the file */
 	int           nkeys;
@@ -82,6 +84,9 @@ extern void target_check_privileges(const Target *target);
  * for NOT NULL.
  */
 extern char *target_column_of_error(const Target *target, const ErrorData *error);
+
+/* "a, b": the key columns. */
+extern char *target_key_names(const Target *target);
 
 /* A cell's value; raises the input function's error.  Run as the submitter. */
 extern Datum target_convert(TargetColumn *column, const char *cell);

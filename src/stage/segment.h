@@ -1,0 +1,57 @@
+/*
+ * segment.h
+ *		The records of one segment of a source: found, checked, and hashed by key.
+ */
+#ifndef BULK_ACTION_SEGMENT_H
+#define BULK_ACTION_SEGMENT_H
+
+#include "postgres.h"
+
+#include "pure/csv_reader.h"
+#include "pure/row_codec.h"
+#include "stage/jobs.h"
+#include "stage/target.h"
+
+/* Records of one segment at most. */
+#define SEGMENT_ROWS 131072
+
+typedef struct SegmentRow
+{
+	uint32 offset; /* of its text: in the window, or in keys */
+	uint32 length;
+	int64  line;
+	uint64 hash;
+} SegmentRow;
+
+/* One segment while it is being parsed; in memory, so that it outlives a longjmp. */
+typedef struct SegmentParse
+{
+	MemoryContext context;
+	Target       *target;
+	CsvReader    *reader;
+	CsvRecord     record;    /* the last one read */
+	bool          in_record; /* record is a good one whose key is being converted */
+	bool          keys_only; /* rows are keys, and nothing is an error */
+	const char   *window;
+	int64         row_limit_offset; /* records that begin here or later are the next segment's */
+	int           seen;             /* records, bad ones included */
+	SegmentRow   *rows;
+	int           nrows;
+	int           max_rows;
+	RowBuffer     keys; /* with keys_only: rows as row_codec.h has them, of the key columns */
+	RowError     *errors;
+	int           nerrors;
+	int           max_errors;
+	bool          ended; /* the source ends in the segment */
+} SegmentParse;
+
+/* Everything is allocated in the current memory context. */
+extern SegmentParse *segment_create(CsvReader *reader, bool keys_only);
+
+/* Reads records until the segment is full or its bytes are used up; as the submitter. */
+extern void segment_parse(SegmentParse *parse);
+
+/* For RowBuffer: memory in the current context. */
+extern void *segment_buffer_realloc(void *pointer, size_t size);
+
+#endif /* BULK_ACTION_SEGMENT_H */
