@@ -222,6 +222,7 @@ row_batch_create(Target *target, int row_count)
 	batch->target = target;
 	batch->rows = palloc0(sizeof(BatchRow) * Max(row_count, 1));
 	batch->sets = palloc(sizeof(bool *) * Max(row_count, 1));
+	batch->prepared = palloc0(sizeof(struct PreparedSet *) * Max(row_count, 1));
 	batch->errors = palloc0(sizeof(RowError) * Max(row_count, 1));
 	batch->superseded = palloc0(sizeof(SupersededRow) * Max(row_count, 1));
 	return batch;

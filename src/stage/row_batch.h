@@ -27,6 +27,7 @@ typedef struct RowBatch
 	BatchRow *rows;
 	int       nsets;
 	bool    **sets; /* which fields a row sets; keys are in none */
+	struct PreparedSet **prepared; /* their statements; update_plan.c fills it */
 	int       nerrors;
 	RowError *errors; /* room for one per row */
 

@@ -19,7 +19,6 @@
 #include "catalog/pg_amop.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_constraint.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
@@ -288,7 +287,7 @@ rows_may_depend(const Target *target, Relation rel)
 	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 	List        *indexes;
 	ListCell    *cell;
-	bool         depend = target->partitioned || has_subclass(target->relid) || rel->trigdesc != NULL ||
+	bool         depend = target->partitioned || rel->trigdesc != NULL ||
 				  rel->rd_rel->relrowsecurity || (constraints != NULL && constraints->has_generated_stored);
 
 	for (int i = 0; !depend && constraints != NULL && i < constraints->num_check; i++)

@@ -44,8 +44,18 @@ typedef struct KeptPlan
 {
 	char      *key;
 	SPIPlanPtr plan;
+	uint64     number; /* of the plan: another one in this place has another */
 	uint64     last_used;
 } KeptPlan;
+
+/* The statement for a set of columns; as long as a batch. */
+typedef struct PreparedSet
+{
+	KeptPlan *kept;
+	uint64    number;
+	int       nparams;
+	int      *fields; /* which field each parameter carries */
+} PreparedSet;
 
 static KeptPlan plans[MAX_PLANS];
 static uint64   uses = 0;
@@ -156,7 +166,7 @@ build_statement(const Target *target, const int *fields, int n)
 	return sql.data;
 }
 
-static SPIPlanPtr
+static KeptPlan *
 find_plan(const char *sql, const Oid *types, int n)
 {
 	StringInfoData key;
@@ -172,7 +182,7 @@ find_plan(const char *sql, const Oid *types, int n)
 		if (plans[i].key != NULL && strcmp(plans[i].key, key.data) == 0)
 		{
 			plans[i].last_used = ++uses;
-			return plans[i].plan;
+			return &plans[i];
 		}
 		if (plans[i].last_used < kept->last_used)
 			kept = &plans[i];
@@ -184,8 +194,8 @@ find_plan(const char *sql, const Oid *types, int n)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	SPI_keepplan(kept->plan);
 	kept->key = MemoryContextStrdup(TopMemoryContext, key.data);
-	kept->last_used = ++uses;
-	return kept->plan;
+	kept->last_used = kept->number = ++uses;
+	return kept;
 }
 
 /* Sees to it that the plan about to be used was made with our settings. */
@@ -237,45 +247,66 @@ list_parameters(const RowBatch *batch, int column_set, int *fields, Oid *types)
 	return n;
 }
 
-static SPIPlanPtr
-prepare(const RowBatch *batch, int column_set, int *fields, int *nparams)
+/* Whether the plan is as it was made with our settings; if not, it would be made anew with others. */
+static bool
+is_ready(const PreparedSet *prepared)
+{
+	CachedPlanSource *source;
+
+	if (prepared->kept->number != prepared->number)
+		return false; /* it had to make room */
+	source = linitial(SPI_plan_get_plan_sources(prepared->kept->plan));
+	return source->is_valid && source->gplan != NULL && source->gplan->is_valid;
+}
+
+static PreparedSet *
+prepare(const RowBatch *batch, int column_set)
 {
 	const Target *target = batch->target;
 	MemoryContext context = CurrentMemoryContext;
-	Oid          *types = palloc(sizeof(Oid) * target->nfields);
-	SPIPlanPtr    plan;
+	PreparedSet  *prepared = batch->prepared[column_set];
+	Oid          *types;
 
-	*nparams = list_parameters(batch, column_set, fields, types);
-	plan = find_plan(build_statement(target, fields, *nparams), types, *nparams);
-	force_plan(plan);
+	if (prepared != NULL && is_ready(prepared))
+		return prepared;
+	if (prepared == NULL)
+	{
+		prepared = MemoryContextAlloc(GetMemoryChunkContext(batch->prepared), sizeof(PreparedSet));
+		prepared->fields = MemoryContextAlloc(GetMemoryChunkContext(batch->prepared),
+											  sizeof(int) * target->nfields);
+	}
+	types = palloc(sizeof(Oid) * target->nfields);
+	prepared->nparams = list_parameters(batch, column_set, prepared->fields, types);
+	prepared->kept = find_plan(build_statement(target, prepared->fields, prepared->nparams), types,
+							   prepared->nparams);
+	prepared->number = prepared->kept->number;
+	batch->prepared[column_set] = prepared;
+	force_plan(prepared->kept->plan);
 	MemoryContextSwitchTo(context); /* SPI leaves us in a context of its own */
-	return plan;
+	return prepared;
 }
 
 void
 update_plan_prepare(const RowBatch *batch)
 {
-	int *fields = palloc(sizeof(int) * batch->target->nfields);
-	int  nparams;
-
 	for (int i = 0; i < Min(batch->nsets, PREPARED_FIRST); i++)
-		(void) prepare(batch, i, fields, &nparams);
+		(void) prepare(batch, i);
 }
 
 uint64
 update_plan_run(const RowBatch *batch, int column_set, const int *rows, int n)
 {
-	int          *fields = palloc(sizeof(int) * batch->target->nfields);
-	Datum        *values = palloc(sizeof(Datum) * batch->target->nfields);
-	int           nparams;
-	SPIPlanPtr    plan = prepare(batch, column_set, fields, &nparams);
+	PreparedSet  *prepared = prepare(batch, column_set);
+	const int    *fields = prepared->fields;
+	int           nparams = prepared->nparams;
+	Datum        *values = palloc(sizeof(Datum) * nparams);
 	MemoryContext context = CurrentMemoryContext;
 	uint64        processed;
 	int           result;
 
 	for (int i = 0; i < nparams; i++)
 		values[i] = column_array(batch, fields[i], rows, n);
-	result = SPI_execute_plan(plan, values, NULL, false, 0);
+	result = SPI_execute_plan(prepared->kept->plan, values, NULL, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not apply rows: %s", SPI_result_code_string(result));
 	processed = SPI_processed;
@@ -284,6 +315,5 @@ update_plan_run(const RowBatch *batch, int column_set, const int *rows, int n)
 	for (int i = 0; i < nparams; i++)
 		pfree(DatumGetPointer(values[i]));
 	pfree(values);
-	pfree(fields);
 	return processed;
 }
