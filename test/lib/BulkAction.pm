@@ -456,6 +456,11 @@ sub apply_serially
 		return _quoted($column) . " = CASE $keep$is_null ELSE $cell\:\:$type{$column} END";
 	};
 	my $assign = join ', ', map { $new->($_) } @set;
+	# a cell that does not convert is an error whether its row is found or not
+	my $convert = join ', ', map {
+		my $cell = 's.' . _quoted($_);
+		defined $null ? "CASE WHEN $cell = $null THEN NULL ELSE $cell\:\:$type{$_} END" : "$cell\:\:$type{$_}"
+	} @columns;
 	my $match = "t." . _quoted($key) . " = s." . _quoted($key) . "::$type{$key}";
 	my $as = defined $option{as} ? "SET SESSION AUTHORIZATION $option{as};" : '';
 	my $name = $copy =~ s/.*\.//r;
@@ -503,8 +508,10 @@ $as
 DO \$do\$ DECLARE s record; v_hits bigint; v_code text; v_message text; BEGIN
   FOR s IN SELECT * FROM serial_source ORDER BY serial_n LOOP
     BEGIN
+      PERFORM $convert;
       UPDATE $copy AS t SET $assign WHERE $match;
       GET DIAGNOSTICS v_hits = ROW_COUNT;
+      SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;
       INSERT INTO serial_outcome VALUES (s.serial_n, CASE WHEN v_hits > 0 THEN 'updated' ELSE 'not_found' END);
     EXCEPTION WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS v_code = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
