@@ -30,18 +30,16 @@
 #include "base/compat.h"
 #include "base/injection.h"
 #include "process/background.h"
+#include "process/recruiting.h"
 #include "service/bookkeeping.h"
 #include "service/transaction.h"
-#include "stage/assignment.h"
 #include "stage/connect_check.h"
 #include "stage/jobs.h"
 
-#define EVENTS_AT_A_TIME    1000
-#define STATS_INTERVAL_MS   1000
-#define RESTART_DELAY_MS    5000  /* after an error of the coordinator's own */
-#define SLOT_DELAY_MS       2000  /* until another try to start a worker */
-#define ATTACH_LIMIT_MS     30000 /* a worker that has not come up by then never will */
-#define STARTS_WITHOUT_LIFE 3
+#define EVENTS_AT_A_TIME  1000
+#define STATS_INTERVAL_MS 1000
+#define RESTART_DELAY_MS  5000  /* after an error of the coordinator's own */
+#define ATTACH_LIMIT_MS   30000 /* a worker that has not come up by then never will */
 
 /* An action on the board. */
 typedef struct Running
@@ -56,19 +54,10 @@ typedef struct Running
 	MemoryContext context; /* id, failure */
 } Running;
 
-/* A session user whose workers are started. */
-typedef struct UserGroup
-{
-	Oid session_user;
-	int starts; /* since a worker of the group last asked for a task */
-} UserGroup;
-
 static const Birth  *birth;
 static MemoryContext round_context;
 static Running       running[BOARD_MAX_ACTIONS];
 static int           nrunning = 0;
-static UserGroup     groups[BOARD_MAX_ACTIONS];
-static int           ngroups = 0;
 static List         *ended = NIL; /* numbers of actions whose end is to be notified; in round_context */
 
 /* ---- transactions ---- */
@@ -469,19 +458,6 @@ record_statistics(void)
 
 /* ---- workers ---- */
 
-static UserGroup *
-find_group(Oid session_user)
-{
-	for (int i = 0; i < ngroups; i++)
-		if (groups[i].session_user == session_user)
-			return &groups[i];
-	if (ngroups == lengthof(groups))
-		ngroups = 0; /* only counters of failed starts are lost */
-	groups[ngroups].session_user = session_user;
-	groups[ngroups].starts = 0;
-	return &groups[ngroups++];
-}
-
 /* Workers of this session user do not come up: the server's log knows why. */
 static void
 give_up_group(Oid session_user)
@@ -494,57 +470,6 @@ give_up_group(Oid session_user)
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 		if (running[i].action_no != 0 && running[i].session_user == session_user)
 			begin_ending(&running[i], "failed", &failure, false);
-}
-
-/* Starts workers for tasks that wait; returns in how many ms to look again (-1: not needed). */
-static long
-start_workers(void)
-{
-	GroupDemand demand[BOARD_MAX_ACTIONS];
-	int         n = board_demand(birth->database, demand, lengthof(demand));
-	bool        starved = false;
-	long        timeout_ms = -1;
-
-	group_retain_wants(birth->database, demand, n);
-	for (int i = 0; i < n; i++)
-	{
-		GroupDemand *d = &demand[i];
-		UserGroup   *group = find_group(d->session_user);
-		int          missing = d->tasks - d->idle;
-
-		if (d->alive > 0)
-			group->starts = 0;
-		if (group->starts >= STARTS_WITHOUT_LIFE && d->workers == 0)
-		{
-			group->starts = 0;
-			give_up_group(d->session_user);
-			continue;
-		}
-		while (missing > 0 && group_may_start(birth->database, d->session_user) &&
-			   background_launch(PROCESS_WORKER, birth->database, d->session_user))
-		{
-			missing--;
-			if (d->workers++ == 0)
-				group->starts++;
-		}
-		if (d->tasks > 0 && d->idle > 0)
-			board_wake_idle(birth->database, d->session_user, d->tasks);
-		group_want_worker(birth->database, d->session_user, d->tasks > 0 && d->workers == 0);
-		if (d->tasks > 0 && d->workers == 0)
-		{
-			starved = true;
-			timeout_ms = SLOT_DELAY_MS;
-		}
-		if (d->next_due != 0)
-		{
-			long due = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), d->next_due) + 1;
-
-			timeout_ms = timeout_ms < 0 ? due : Min(timeout_ms, due);
-		}
-	}
-	database_set_starved(birth->database, starved);
-	assignment_refresh(birth->database);
-	return timeout_ms;
 }
 
 /* ---- the process ---- */
@@ -612,7 +537,7 @@ bulk_action_coordinator_main(Datum arg)
 		look_again = finish_actions();
 		look_again |= release_suspect();
 		notify_ends();
-		timeout_ms = start_workers();
+		timeout_ms = recruit_workers(birth->database, give_up_group);
 		if (nrunning > 0)
 			record_statistics();
 		if (look_again)

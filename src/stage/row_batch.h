@@ -22,14 +22,14 @@ typedef struct BatchRow
 
 typedef struct RowBatch
 {
-	Target   *target;
-	int       nrows;
-	BatchRow *rows;
-	int       nsets;
-	bool    **sets; /* which fields a row sets; keys are in none */
+	Target              *target;
+	int                  nrows;
+	BatchRow            *rows;
+	int                  nsets;
+	bool               **sets;     /* which fields a row sets; keys are in none */
 	struct PreparedSet **prepared; /* their statements; update_plan.c fills it */
-	int       nerrors;
-	RowError *errors; /* room for one per row */
+	int                  nerrors;
+	RowError            *errors; /* room for one per row */
 
 	/* Rows that are not applied because others of the file have their key. */
 	const Duplicate *duplicates; /* of this chunk and beyond, in the order of lines */

@@ -158,7 +158,9 @@ sub wait_for
 	my ($out, $err);
 	wait_until(
 		sub {
-			$node->psql($option{db} // 'postgres', $sql, stdout => \$out, stderr => \$err);
+			# a psql that the server turns away may be gone before it has read its input
+			eval { $node->psql($option{db} // 'postgres', $sql, stdout => \$out, stderr => \$err); 1 }
+			  or ($out, $err) = ('', $@);
 			return $out eq $expect;
 		},
 		timeout => $option{timeout},
