@@ -102,6 +102,13 @@ SELECT bulk_action_submit('s3://imports/contacts.csv', options => '"server"');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"sever": "regress_ba_imports"}');
 \echo :SQLSTATE
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"delimiter": ";"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"duplicates": "lats"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"duplicates": true}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"duplicates": ""}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"order": "row"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"priority": 101}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"priority": 1.5}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"priority": "high"}');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"server": 1}');
 \echo :SQLSTATE
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"server": null}');

@@ -396,7 +396,8 @@ SQL
 SELECT (SELECT count(*) FROM bulk_action_internal.actions) + (SELECT count(*) FROM bulk_action_internal.stats)
      + (SELECT count(*) FROM bulk_action_internal.errors) + (SELECT count(*) FROM bulk_action_internal.segments)
      + (SELECT count(*) FROM bulk_action_internal.cursors) + (SELECT count(*) FROM bulk_action_internal.sources)
-     + (SELECT count(*) FROM bulk_action_internal.events)
+     + (SELECT count(*) FROM bulk_action_internal.events) + (SELECT count(*) FROM bulk_action_internal.keys)
+     + (SELECT count(*) FROM bulk_action_internal.duplicates) + (SELECT count(*) FROM bulk_action_internal.superseded)
 SQL
 	wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.bulk_action_jobs');
 	same_content($node, 'public.contacts', 'public.contacts_serial');
