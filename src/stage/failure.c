@@ -62,7 +62,6 @@ failure_of_row(const ErrorData *error, int64 line, const char *record, size_t le
 {
 	RowError result = {
 		.line = line,
-		.column = error->column_name,
 		.message = failure_text(error),
 		.record = record,
 		.record_length = length};

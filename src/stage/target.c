@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
+#include "catalog/partition.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_amop.h"
 #include "catalog/pg_attribute.h"
@@ -348,27 +349,18 @@ target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE 
 	return target;
 }
 
-/* The only column of a constraint; 0 if it has more, or none. */
+/* The only element of an array of column numbers; 0 if it has more, or none. */
 static AttrNumber
-column_of_constraint(Oid constraint)
+only_column(HeapTuple constraint, int field)
 {
-	HeapTuple  tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
-	AttrNumber number = 0;
 	bool       isnull;
-	Datum      columns;
+	Datum      columns = SysCacheGetAttr(CONSTROID, constraint, field, &isnull);
+	ArrayType *array;
 
-	if (!HeapTupleIsValid(tuple))
+	if (isnull)
 		return 0;
-	columns = SysCacheGetAttr(CONSTROID, tuple, Anum_pg_constraint_conkey, &isnull);
-	if (!isnull)
-	{
-		ArrayType *array = DatumGetArrayTypeP(columns);
-
-		if (ARR_NDIM(array) == 1 && ARR_DIMS(array)[0] == 1)
-			number = ((int16 *) ARR_DATA_PTR(array))[0];
-	}
-	ReleaseSysCache(tuple);
-	return number;
+	array = DatumGetArrayTypeP(columns);
+	return ARR_NDIM(array) == 1 && ARR_DIMS(array)[0] == 1 ? ((int16 *) ARR_DATA_PTR(array))[0] : 0;
 }
 
 /* The same for a unique index that belongs to no constraint. */
@@ -386,22 +378,65 @@ column_of_index(Oid index)
 	return number;
 }
 
+static bool
+is_target(const Target *target, Oid relid)
+{
+	return relid == target->relid ||
+		   (target->partitioned && OidIsValid(relid) && get_rel_relispartition(relid) &&
+			list_member_oid(get_partition_ancestors(relid), target->relid));
+}
+
+/*
+ * The column of a constraint that an error names; of one over several columns
+ * none.  A foreign key of another table may be violated by what it refers to.
+ */
+static char *
+column_of_constraint(const Target *target, Oid relid, const char *schema, const char *name)
+{
+	Oid                constraint = get_relation_constraint_oid(relid, name, true);
+	HeapTuple          tuple;
+	Form_pg_constraint form;
+	AttrNumber         number = 0;
+	Oid                of = relid;
+
+	if (!OidIsValid(constraint))
+	{
+		if (is_target(target, relid))
+			number = column_of_index(get_relname_relid(name, get_namespace_oid(schema, true)));
+		return number > 0 ? get_attname(relid, number, true) : NULL;
+	}
+	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	form = (Form_pg_constraint) GETSTRUCT(tuple);
+	if (is_target(target, relid))
+		number = only_column(tuple, Anum_pg_constraint_conkey);
+	else if (is_target(target, form->confrelid))
+	{
+		number = only_column(tuple, Anum_pg_constraint_confkey);
+		of = form->confrelid;
+	}
+	ReleaseSysCache(tuple);
+	return number > 0 ? get_attname(of, number, true) : NULL;
+}
+
 char *
 target_column_of_error(const Target *target, const ErrorData *error)
 {
-	Oid        schema;
-	Oid        constraint;
-	AttrNumber number;
+	Oid schema;
+	Oid relid;
 
-	if (error->constraint_name == NULL || error->table_name == NULL || error->schema_name == NULL)
+	/* What user code says without naming a table is meant for the row at hand. */
+	if (error->table_name == NULL)
+		return error->column_name;
+	if (error->schema_name == NULL || !OidIsValid(schema = get_namespace_oid(error->schema_name, true)) ||
+		!OidIsValid(relid = get_relname_relid(error->table_name, schema)))
 		return NULL;
-	schema = get_namespace_oid(error->schema_name, true);
-	if (get_relname_relid(error->table_name, schema) != target->relid)
-		return NULL;
-	constraint = get_relation_constraint_oid(target->relid, error->constraint_name, true);
-	number = OidIsValid(constraint) ? column_of_constraint(constraint) :
-									  column_of_index(get_relname_relid(error->constraint_name, schema));
-	return number > 0 ? get_attname(target->relid, number, true) : NULL;
+	if (error->column_name != NULL)
+		return is_target(target, relid) ? error->column_name : NULL;
+	if (error->constraint_name != NULL)
+		return column_of_constraint(target, relid, error->schema_name, error->constraint_name);
+	return NULL;
 }
 
 char *
