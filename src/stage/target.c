@@ -378,6 +378,7 @@ column_of_index(Oid index)
 	return number;
 }
 
+/* The target, or one of its partitions. */
 static bool
 is_target(const Target *target, Oid relid)
 {
@@ -391,7 +392,7 @@ is_target(const Target *target, Oid relid)
  * none.  A foreign key of another table may be violated by what it refers to.
  */
 static char *
-column_of_constraint(const Target *target, Oid relid, const char *schema, const char *name)
+column_of_constraint(const Target *target, Oid relid, Oid schema, const char *name)
 {
 	Oid                constraint = get_relation_constraint_oid(relid, name, true);
 	HeapTuple          tuple;
@@ -402,7 +403,7 @@ column_of_constraint(const Target *target, Oid relid, const char *schema, const 
 	if (!OidIsValid(constraint))
 	{
 		if (is_target(target, relid))
-			number = column_of_index(get_relname_relid(name, get_namespace_oid(schema, true)));
+			number = column_of_index(get_relname_relid(name, schema));
 		return number > 0 ? get_attname(relid, number, true) : NULL;
 	}
 	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
@@ -435,7 +436,7 @@ target_column_of_error(const Target *target, const ErrorData *error)
 	if (error->column_name != NULL)
 		return is_target(target, relid) ? error->column_name : NULL;
 	if (error->constraint_name != NULL)
-		return column_of_constraint(target, relid, error->schema_name, error->constraint_name);
+		return column_of_constraint(target, relid, schema, error->constraint_name);
 	return NULL;
 }
 
