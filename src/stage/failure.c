@@ -9,9 +9,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "utils/resowner.h"
 
 #include "stage/failure.h"
+
+/* Of a row's error, each of message and detail. */
+#define MAX_TEXT_BYTES 8000
 
 FailureKind
 failure_kind(const ErrorData *error)
@@ -70,6 +74,24 @@ failure_of_row(const ErrorData *error, int64 line, const char *record, size_t le
 	return result;
 }
 
+/*
+ * A message may hold a whole cell, or whatever user code makes of it; a
+ * thousand of them have to fit into one array.
+ */
+static char *
+shorten(char *text)
+{
+	size_t length = text != NULL ? strlen(text) : 0;
+	char  *result;
+
+	if (length <= MAX_TEXT_BYTES)
+		return text;
+	length = pg_mbcliplen(text, length, MAX_TEXT_BYTES);
+	result = psprintf("%.*s...", (int) length, text);
+	pfree(text);
+	return result;
+}
+
 ErrorData *
 failure_catch_row_error(MemoryContext context, ResourceOwner owner)
 {
@@ -81,6 +103,10 @@ failure_catch_row_error(MemoryContext context, ResourceOwner owner)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	error->message = shorten(error->message);
+	error->detail = shorten(error->detail);
+	error->hint = shorten(error->hint);
+	error->context = shorten(error->context);
 	if (failure_kind(error) != FAILURE_OTHER)
 		ReThrowError(error);
 	return error;

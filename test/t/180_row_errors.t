@@ -29,6 +29,7 @@ $node->safe_psql('postgres', 'GRANT pg_read_server_files TO clerk; CREATE EXTENS
 #   code    => SQLSTATE of the bad ones, column => error_column; or subs of $i
 #   tables  => ['target']   that are compared
 #   as      => role     who submits
+#   message => sub ($message) { what becomes of the message that plain SQL gives }
 #   at_commit => 1      the bad rows fail when the transaction commits
 my @cases;
 sub case { my ($name, %case) = @_; push @cases, { name => $name, %case }; return; }
@@ -205,6 +206,7 @@ SQL
 	is_deeply($all->{stat}, $all->{serial}, 'as many rows as by plain SQL') or diag(explain([ $all->{stat}, $all->{serial} ]));
 	# rows lie elsewhere
 	$_->[2] =~ s/references tuple \K\(\d+,\d+\)/somewhere/ foreach @{ $all->{errors} }, @{ $all->{serial_errors} };
+	$_->[2] = $case->{message}->($_->[2]) foreach $case->{message} ? @{ $all->{serial_errors} } : ();
 	is_deeply($all->{errors}, $all->{serial_errors}, 'the same rows fail for the same reason');
 	is_deeply($all->{columns}, $case->{expected} // [], 'those that were made to fail, with the column at fault');
 	same_content($node, "$case->{name}_$order.$_", "$case->{name}_serial.$_") foreach @{ $case->{tables} // ['target'] };
@@ -483,6 +485,13 @@ CREATE TRIGGER make BEFORE UPDATE ON target FOR EACH ROW EXECUTE FUNCTION make()
 SQL
 	columns => ['v'], good => sub { "new $_[0]" }, bad => sub { $made[ $_[0] % @made ][0] },
 	code => sub { $made[ $_[0] % @made ][1] }, column => sub { $made[ $_[0] % @made ][2] });
+
+# Of very long messages the first 8000 bytes are kept, and whole characters.
+simple('long_messages', <<"SQL", code => 'P0001', message => sub { $_[0] =~ s/^(no .{3998}).+$/$1.../r });
+$table $fill
+CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no %'', repeat(U&''\\00E4'', 20000); END';
+CREATE TRIGGER complain BEFORE UPDATE ON target FOR EACH ROW WHEN (new.v = 'bad') EXECUTE FUNCTION complain();
+SQL
 
 # A trigger that leaves a row as it is: as with plain SQL that counts as no row.
 simple('silently_skipped', <<"SQL", is_bad => sub { 0 }, good => sub { scattered($_[0]) ? 'skip' : "new $_[0]" });
