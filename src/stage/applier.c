@@ -148,14 +148,27 @@ apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
 	pfree(together);
 }
 
-/* Runs deferred constraint triggers now, so that they count as part of these rows. */
+/*
+ * Runs deferred constraint triggers now, so that they count as part of these
+ * rows.  From then on nothing would be deferred in this transaction, and a row
+ * might fail for what a trigger of its own makes good, only because others went
+ * before it.  So what can be deferred is, for the rows that come next: also
+ * what is initially immediate, as there is no way back to how it was at first.
+ */
 static void
-check_deferred_constraints(void)
+set_constraints(bool deferred)
 {
 	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
 
-	statement->deferred = false;
+	statement->deferred = deferred;
 	AfterTriggerSetState(statement);
+}
+
+static void
+check_deferred_constraints(void)
+{
+	set_constraints(false);
+	set_constraints(true);
 }
 
 static void
@@ -252,17 +265,10 @@ isolate_block(Step *step, const int *rows, int n)
 			return;
 
 		/*
-		 * What went well one by one goes well again; together if the rows do
-		 * not depend on each other, else one by one as before.
+		 * What went well one by one will go well again, or else, when a trigger
+		 * decides by chance or by the time of day, there is one more bad row.
 		 */
-		if (good > 0)
-		{
-			ErrorData *again;
-
-			if (try_rows(step, rows + start, good, ALL_TOGETHER, &again) != good &&
-				try_rows(step, rows + start, good, ONE_BY_ONE, &again) != good)
-				ReThrowError(again);
-		}
+		isolate_block(step, rows + start, good);
 		fail_row(step, rows[start + good], error);
 		start += good + 1;
 	}
@@ -283,10 +289,10 @@ apply_in_order(Step *step, const int *rows, int n)
 			return n;
 		if (good > 0)
 		{
-			ErrorData *again;
+			int done = apply_in_order(step, rows + start, good);
 
-			if (try_rows(step, rows + start, good, ONE_BY_ONE, &again) != good)
-				ReThrowError(again);
+			if (done < good)
+				return start + done;
 		}
 		fail_row(step, rows[start + good], error);
 		start += good + 1;
