@@ -519,7 +519,8 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 			result = apply_step(step, action, header, nfields, task, limit, commit_error);
 			next_chunk = step->next_chunk;
 			commit_error = NULL;
-			limit = INT_MAX;
+			/* where one row was at fault the next may not be far */
+			limit = limit > INT_MAX / 2 ? INT_MAX : limit * 2;
 		}
 		PG_CATCH();
 		{
