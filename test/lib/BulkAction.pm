@@ -42,6 +42,7 @@ our @EXPORT = qw(
   apply_serially
   s3 s3_uri s3_key s3_put s3_get s3_head s3_delete s3_request
   new_proxy
+  injection_points inject is_injected wait_for_injected
 );
 
 # Every wait has this bound, in seconds.
@@ -60,6 +61,7 @@ my $key_prefix = basename($0) =~ s/\.(t|pl)\z//r;
 #   conf       => "..."   more lines for postgresql.conf
 #   extension  => 0       do not create the extension
 #   preload    => 0       do not preload the library
+#   injection  => 1       preload test/injection too: see inject()
 #   start      => 0       do not start
 sub new_node
 {
@@ -75,8 +77,10 @@ log_min_messages = info
 # the module logs every statement, which for generated tables is most of the log
 log_statement = ddl
 CONF
-	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'bulk_action'")
-	  if $option{preload} // 1;
+	my @libraries = ('bulk_action') x ($option{preload} // 1);
+	push @libraries, 'bulk_action_injection' if $option{injection};
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = '" . join(', ', @libraries) . "'");
+	mkdir $node->data_dir . '/injection' if $option{injection};
 	$node->append_conf('postgresql.conf', $option{conf}) if defined $option{conf};
 	return $node unless $option{start} // 1;
 	$node->start;
@@ -697,6 +701,45 @@ sub s3_request
 	my $http = HTTP::Tiny->new(timeout => 120, max_redirect => 0, proxy => undef,
 		http_proxy => undef, no_proxy => [$host]);
 	return $http->request($method, "$endpoint$path" . (length $query ? "?$query" : ''), \%request);
+}
+
+# --- injection -------------------------------------------------------------------------------------
+
+# injection_points(): the named points of the source, as they stand in it.
+sub injection_points
+{
+	my %points;
+	foreach my $file (glob dirname($test_dir) . '/src/*/*.c')
+	{
+		$points{$_} = 1 foreach read_file($file) =~ /^\s*INJECTION\("([^"]+)"\);/mg;
+	}
+	die 'the source has no injection points' unless %points;
+	return sort keys %points;
+}
+
+# inject($node, $point, $what): whoever comes to the point next does `kill`, `terminate`, `cancel`,
+# `abort`, `postmaster`, `fatal`, `error` or `error SQLSTATE`, once (test/injection). The node may be
+# down; it was made with injection => 1.
+sub inject
+{
+	my ($node, $point, $what) = @_;
+	my $folder = $node->data_dir . '/injection';
+	write_file("$folder.new", "$what\n");
+	rename("$folder.new", "$folder/$point") or die "$folder/$point: $!";
+	return;
+}
+
+# is_injected($node, $point): whether it has happened.
+sub is_injected
+{
+	my ($node, $point) = @_;
+	return !-e $node->data_dir . "/injection/$point";
+}
+
+sub wait_for_injected
+{
+	my ($node, $point, %option) = @_;
+	return wait_until(sub { is_injected($node, $point) }, what => "somebody to come to $point", %option);
 }
 
 # --- the proxy -------------------------------------------------------------------------------------
