@@ -1,0 +1,324 @@
+# BulkAction::StormFiles - the tables of test/storm, and random actions on them.
+#
+# All randomness here comes from rand() after the caller's srand(): the same seed gives the same files
+# and options. Rows are made so that what must become of them does not depend on the order between
+# different keys, unless the action has order => file:
+#
+# - each account has its own keys, and in unique columns its own values
+# - a value for a unique column is new, or one that a row has which no file ever touches
+# - only an action with order => file takes such values from a small pool, so that rows swap them,
+#   collide, and refer to each other
+# - a bad row has one thing wrong with it
+#
+# Beside each file a plan is written, as COPY's text: what the records are and on which lines they
+# begin. The checker reads that, never the CSV.
+package BulkAction::StormFiles;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+
+our @EXPORT = qw(storm_schema storm_entities storm_action);
+
+use constant {
+	ACCOUNTS => 3,
+	CONTACTS => 8_000,       # per account
+	ITEMS => 4_000,          # per account
+	FIXED => 20,             # rows that no file touches
+	FIXED_FROM => 900_001,
+	UNKNOWN_FROM => 1_000_000 };
+
+my %entity = (
+	contact => {
+		key => [qw(id)],
+		columns => [qw(name email age born active note)],
+		plain => 'note' },
+	item => {
+		key => [qw(region num)],
+		columns => [qw(code boss amount kind qty ref later_ref note)],
+		plain => 'note' });
+
+sub storm_entities { return \%entity }
+
+# The tables, their triggers and their log, in one schema.
+sub storm_schema
+{
+	my ($schema) = @_;
+	my $fixed = FIXED;
+	my $fixed_from = FIXED_FROM;
+	my $contacts = CONTACTS * ACCOUNTS;
+	my $items = ITEMS;
+	my $last_account = ACCOUNTS - 1;
+	return <<"SQL";
+CREATE TABLE $schema.ref (id int PRIMARY KEY);
+INSERT INTO $schema.ref SELECT generate_series(1, 100);
+CREATE TABLE $schema.log (entity text, key text, change text);
+
+CREATE TABLE $schema.contact (
+	id     bigint PRIMARY KEY,
+	name   varchar(40),
+	email  text UNIQUE,
+	age    int CHECK (age < 200),
+	born   date,
+	active boolean,
+	note   text
+);
+INSERT INTO $schema.contact
+SELECT i, 'Name ' || i, 'first' || i, i % 90, date '1950-01-01' + (i % 20000)::int, i % 3 = 0, NULL
+  FROM generate_series(1, $contacts) AS i
+UNION ALL
+SELECT $fixed_from - 1 + i, 'Fixed', 'fixed' || i, 1, NULL, NULL, NULL FROM generate_series(1, $fixed) AS i;
+
+CREATE TABLE $schema.item (
+	region    text,
+	num       int,
+	code      text UNIQUE,
+	boss      text REFERENCES $schema.item (code),
+	amount    numeric(8,2),
+	kind      text NOT NULL,
+	qty       int CHECK (qty >= 0),
+	ref       int REFERENCES $schema.ref,
+	later_ref int REFERENCES $schema.ref DEFERRABLE INITIALLY DEFERRED,
+	note      text,
+	PRIMARY KEY (region, num)
+);
+INSERT INTO $schema.item
+SELECT 'r' || a, i, 'first' || a || '-' || i, NULL, i, 'kind', i % 10, 1 + i % 100, 1 + i % 100, NULL
+  FROM generate_series(0, $last_account) AS a, generate_series(1, $items) AS i
+UNION ALL
+SELECT 'fixed', i, 'fixed' || i, NULL, 0, 'fixed', 0, 1, 1, NULL FROM generate_series(1, $fixed) AS i;
+CREATE INDEX ON $schema.item (boss);
+ANALYZE $schema.contact, $schema.item;
+
+-- A value that becomes a NULL.
+CREATE FUNCTION $schema.before_item() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	new.kind := nullif(new.kind, 'make it null');
+	RETURN new;
+END \$\$;
+CREATE TRIGGER before_item BEFORE UPDATE ON $schema.item FOR EACH ROW EXECUTE FUNCTION $schema.before_item();
+
+-- Each change is written down, so that one made twice shows even where it sets the same values.
+CREATE FUNCTION $schema.after_row() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM public.bulk_action_inject('trigger');
+	IF new.note LIKE 'raise %' THEN
+		RAISE EXCEPTION 'a trigger does not like it' USING ERRCODE = split_part(new.note, ' ', 2);
+	END IF;
+	INSERT INTO $schema.log VALUES (tg_table_name, tg_argv[0], md5(old::text || new::text));
+	RETURN NULL;
+END \$\$;
+CREATE FUNCTION $schema.later_row() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	IF new.note LIKE 'later %' THEN
+		RAISE EXCEPTION 'a deferred trigger does not like it' USING ERRCODE = split_part(new.note, ' ', 2);
+	END IF;
+	RETURN NULL;
+END \$\$;
+CREATE TRIGGER after_row AFTER UPDATE ON $schema.contact FOR EACH ROW EXECUTE FUNCTION $schema.after_row();
+CREATE TRIGGER after_row AFTER UPDATE ON $schema.item FOR EACH ROW EXECUTE FUNCTION $schema.after_row();
+CREATE CONSTRAINT TRIGGER later_row AFTER UPDATE ON $schema.contact DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION $schema.later_row();
+CREATE CONSTRAINT TRIGGER later_row AFTER UPDATE ON $schema.item DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION $schema.later_row();
+SQL
+}
+
+# --- random values -----------------------------------------------------------------------------------
+
+sub one_of { return $_[ int rand @_ ] }
+sub chance { return rand() < $_[0] }
+
+my @texts = (
+	'plain', 'O"Neil, "x"', "two\nlines", "\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", '', ' blanks ', '\\N', 'NULL',
+	"a\r\nb", '=1+1', "tab\there", 'x' x 300, "''", '""', ',', "\n");
+
+sub text { return $_[0]{plain} || chance(0.7) ? "text $_[0]{uid}-$_[0]{n}" : one_of(@texts) }
+
+# A value for a unique column.
+sub unique
+{
+	my ($row) = @_;
+	return $row->{pool} && chance(0.6) ? "pool$row->{account}-" . int rand 30 : "new $row->{uid}-$row->{n}";
+}
+
+sub number
+{
+	my ($max) = @_;
+	my $number = int rand $max;
+	return chance(0.1) ? "00$number" : $number;
+}
+
+# What is put into a column: good values, and bad ones.
+my %values = (
+	name => [ sub { substr(text($_[0]), 0, 12) =~ s/[\x80-\xFF].*//sr }, sub { 'x' x 41 } ],
+	email => [ \&unique, sub { 'fixed' . (1 + int rand FIXED) } ],
+	age => [ sub { number(200) }, sub { one_of('abc', '500', '99999999999', '', '1.5', '200') } ],
+	born => [ sub { sprintf '%04d-%02d-%02d', 1900 + rand 100, 1 + rand 12, 1 + rand 28 },
+		sub { one_of('2024-13-45', 'yesteryear', '') } ],
+	active => [ sub { one_of(qw(t f true no 1 0)) }, sub { one_of('maybe', '') } ],
+	note => [ \&text, sub { one_of('raise', 'later') . ' ' . one_of(qw(P0001 ZZ123 22012 XX001 BA999 23505 99999 42P01)) } ],
+	code => [ \&unique, sub { 'fixed' . (1 + int rand FIXED) } ],
+	boss => [ sub { $_[0]{pool} && chance(0.7) ? "pool$_[0]{account}-" . int rand 30 : 'fixed' . (1 + int rand FIXED) },
+		sub { 'nobody' } ],
+	amount => [ sub { sprintf '%d.%02d', rand 1000, rand 100 }, sub { one_of('1e9', 'much', '') } ],
+	kind => [ \&text, sub { 'make it null' } ],
+	qty => [ sub { number(1000) }, sub { one_of('-1', 'few', '2147483648') } ],
+	ref => [ sub { 1 + int rand 100 }, sub { one_of('101', 'x') } ],
+	later_ref => [ sub { 1 + int rand 100 }, sub { one_of('0', 'x') } ]);
+
+# Keys that are none: cells, by entity.
+my %bad_key = (
+	contact => [ ['x'], [undef], [''], ['99999999999999999999'], ['1.0'] ],
+	item => [ [ 'r0', 'x' ], [ undef, 1 ], [ 'r0', undef ], [ 'r0', '' ], [ 'r0', '2147483648' ], [ undef, undef ] ]);
+
+sub key_of
+{
+	my ($entity, $account, $span) = @_;
+	if ($entity eq 'contact')
+	{
+		my $id = chance(0.02) ? UNKNOWN_FROM + int rand 50 : $account * CONTACTS + 1 + int rand $span;
+		return (chance(0.05) ? one_of("00$id", "+$id", " $id", "$id ") : $id);
+	}
+	my $num = chance(0.02) ? UNKNOWN_FROM + int rand 50 : 1 + int rand $span;
+	return (chance(0.01) ? one_of('R0', '', 'r0 ') : "r$account", chance(0.05) ? one_of("0$num", "+$num", "$num ") : $num);
+}
+
+# --- files ---------------------------------------------------------------------------------------------
+
+sub csv_cell
+{
+	my ($cell, $row) = @_;
+	return '' unless defined $cell;
+	return $cell unless $cell eq '' || $cell =~ /[",\r\n]/ || (!$row->{plain} && chance(0.05));
+	return '"' . ($cell =~ s/"/""/gr) . '"';
+}
+
+sub plan_cell
+{
+	my ($cell) = @_;
+	return '\N' unless defined $cell;
+	return $cell =~ s/([\\\t\r\n])/{ "\\" => "\\\\", "\t" => "\\t", "\r" => "\\r", "\n" => "\\n" }->{$1}/ger;
+}
+
+# A record that the parser must refuse: its raw text and its SQLSTATE.
+sub broken_record
+{
+	my (@cells) = @_;
+	my $key = 1 + int rand 50;
+	my $kind = int rand 7;
+	return (join(',', 'less', @cells[ 2 .. $#cells ]), '22P04') if $kind == 0;
+	return (join(',', @cells, 'more'), '22P04') if $kind == 1;
+	return (qq($key,st"ray) . ',' x (@cells - 2), '22P04') if $kind == 2;
+	return (qq($key,"open\nand closed"here), '22P04') if $kind == 3;
+	return (qq($key,"quoted" ) . ',' x (@cells - 2), '22P04') if $kind == 4;
+	return ("$key,caf\xE9" . ',' x (@cells - 2), '22021') if $kind == 5;
+	return ("$key,nul\0" . ',' x (@cells - 2), '22021');
+}
+
+# storm_action(%options): one random action: writes path.csv and path.plan; returns what it is.
+#   path => ...   uid => a number   sizes => [rows, ...]   known => { options of this version }   and to fix what is random otherwise:
+#   bad => share of bad rows   span => keys   choose => { options }
+sub storm_action
+{
+	my (%fixed) = @_;
+	my $name = one_of(sort keys %entity);
+	my $entity = $entity{$name};
+	my $account = int rand ACCOUNTS;
+	my %option;
+	my ($duplicates, $order, $priority) =
+	  (one_of(undef, qw(all last first error)), one_of(undef, qw(key file)), one_of(undef, -3 .. 3));
+	$option{duplicates} = $duplicates if defined $duplicates;
+	$option{order} = $order if defined $order;
+	$option{priority} = $priority if defined $priority;
+	%option = %{ $fixed{choose} } if $fixed{choose};
+	delete @option{ grep { !$fixed{known}{$_} } keys %option };
+	my $pool = ($option{order} // 'key') eq 'file';
+
+	my $max = $name eq 'contact' ? CONTACTS : ITEMS;
+	my $rows = one_of(@{ $fixed{sizes} });
+	my $span = $fixed{span} // one_of(5, 200, $max, $max, $max);
+	my $bad = $fixed{bad} // one_of(0, 0.001, 0.01, 0.01, 0.1);
+	my $keep = one_of(0, 0.1, 0.6);
+	my $blank = one_of(0, 0, 0.01);
+	my $eol = one_of("\n", "\n", "\r\n");
+	my $doomed = !$fixed{choose} && chance(0.04);
+
+	# the header: the key anywhere, some of the columns
+	my @columns = grep { chance(0.6) } @{ $entity->{columns} };
+	@columns = ($entity->{plain}) unless @columns;
+	# who is somebody's boss cannot lose his code; in no order, both must not change
+	@columns = grep { $_ ne 'boss' } @columns if !$pool && grep { $_ eq 'code' } @columns;
+	my @header = (@{ $entity->{key} }, @columns);
+	for (my $i = @header; --$i > 0;)
+	{
+		my $j = int rand($i + 1);
+		@header[ $i, $j ] = @header[ $j, $i ];
+	}
+	my @file_header = $doomed ? (@header, 'no such column') : @header;
+
+	open(my $csv, '>:raw', "$fixed{path}.csv") or die "$fixed{path}.csv: $!";
+	open(my $plan, '>:raw', "$fixed{path}.plan") or die "$fixed{path}.plan: $!";
+	my $line = 1;
+	my $write = sub {
+		my $raw = $_[0] . $eol;
+		print $csv $raw;
+		my $breaks = () = $raw =~ /\r\n|\r|\n/g;
+		$line += $breaks;
+	};
+	my @all = (@{ $entity->{key} }, @{ $entity->{columns} });
+	print $csv "\xEF\xBB\xBF" if chance(0.1);
+	$write->(join ',', @file_header);
+
+	# towards the end a quote may open that never closes: no quote comes after it
+	my $open_at = chance(0.2) ? $rows - int rand 30 : -1;
+	my $plain = 0;
+	foreach my $n (1 .. $rows)
+	{
+		my %row = (uid => $fixed{uid}, n => $n, account => $account, pool => $pool, plain => $plain);
+		if ($n == $open_at)
+		{
+			$plain = 1;
+			print $plan join("\t", $line, '22P04', ('\N') x @all), "\n" unless $doomed;
+			$write->('7,"open' . ',' x (@header - 2));
+			next;
+		}
+		my %cell;
+		@cell{ @{ $entity->{key} } } = key_of($name, $account, $span);
+		my $nothing = chance(0.01);
+		foreach my $column (@columns)
+		{
+			$cell{$column} = $values{$column}[0]->(\%row) unless $nothing || ($keep && chance($keep));
+		}
+		$cell{$_} = undef foreach grep { $plain && ($cell{$_} // 'x') =~ /^\z|["\r\n,]/ } @columns;
+		if (!$plain && chance($bad))
+		{
+			my $kind = int rand 6;
+			if ($kind == 0)
+			{
+				my ($raw, $code) = broken_record(map { csv_cell($_, \%row) } @cell{@header});
+				print $plan join("\t", $line, $code, ('\N') x @all), "\n" unless $doomed;
+				$write->($raw);
+				next;
+			}
+			if ($kind == 1) { @cell{ @{ $entity->{key} } } = @{ one_of(@{ $bad_key{$name} }) } }
+			else
+			{
+				my $column = one_of(@columns);
+				$cell{$column} = $values{$column}[1]->(\%row);
+			}
+		}
+		$cell{region} = 'no region' if $plain && exists $cell{region} && $cell{region} eq '';
+		$write->('') if $blank && chance($blank);
+		print $plan join("\t", $line, '\N', map { plan_cell($_) } @cell{@all}), "\n" unless $doomed;
+		$write->(join ',', map { csv_cell($_, \%row) } @cell{@header});
+	}
+	close($csv) or die "$fixed{path}.csv: $!";
+	close($plan) or die "$fixed{path}.plan: $!";
+	return {
+		entity => $name, account => "account$account", role => one_of(qw(storm_one storm_two)), options => \%option,
+		rows => $rows, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed };
+}
+
+1;
