@@ -218,7 +218,7 @@ sub broken_record
 }
 
 # storm_action(%options): one random action: writes path.csv and path.plan; returns what it is.
-#   path => ...   uid => a number   sizes => [rows, ...]   known => { options of this version }   and to fix what is random otherwise:
+#   path => ...   uid => a number   sizes => [rows, ...]   and to fix what is random otherwise:
 #   bad => share of bad rows   span => keys   choose => { options }
 sub storm_action
 {
@@ -233,7 +233,6 @@ sub storm_action
 	$option{order} = $order if defined $order;
 	$option{priority} = $priority if defined $priority;
 	%option = %{ $fixed{choose} } if $fixed{choose};
-	delete @option{ grep { !$fixed{known}{$_} } keys %option };
 	my $pool = ($option{order} // 'key') eq 'file';
 
 	my $max = $name eq 'contact' ? CONTACTS : ITEMS;
