@@ -66,9 +66,9 @@ BEGIN
 		SELECT p_action, line, CASE p_duplicates WHEN 'error' THEN 'failed' ELSE 'superseded' END,
 		       CASE p_duplicates WHEN 'error' THEN '21000' END,
 		       CASE p_duplicates WHEN 'last' THEN max_line WHEN 'first' THEN min_line END
-		  FROM (SELECT line, count(*) OVER same AS n, min(line) OVER same AS min_line, max(line) OVER same AS max_line
+		  FROM (SELECT line, count(*) OVER same AS times, min(line) OVER same AS min_line, max(line) OVER same AS max_line
 		          FROM serial.${name}_keys WINDOW same AS (PARTITION BY $keys)) AS s
-		 WHERE CASE p_duplicates WHEN 'last' THEN line < max_line WHEN 'first' THEN line > min_line ELSE n > 1 END;
+		 WHERE CASE p_duplicates WHEN 'last' THEN line < max_line WHEN 'first' THEN line > min_line ELSE times > 1 END;
 		TRUNCATE serial.${name}_keys;
 	END IF;
 

@@ -29,9 +29,11 @@ sub try_query
 {
 	my ($self, $sql) = @_;
 	my ($out, $err) = ('', '');
+	# from a file: a psql that cannot connect reads no standard input
+	my $file = write_file($self->{node}->basedir . '/query.sql', "SET client_min_messages = warning;\n$sql");
 	IPC::Run::run(
-		[ $self->{node}->installed_command('psql'), '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $self->{node}->connstr('postgres'), '-f', '-' ],
-		'<', \"SET client_min_messages = warning;\n$sql", '>', \$out, '2>', \$err);
+		[ $self->{node}->installed_command('psql'), '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $self->{node}->connstr('postgres'), '-f', $file ],
+		'>', \$out, '2>', \$err);
 	my $status = $? >> 8;
 	chomp $out;
 	return ($status, $out, $err);
