@@ -93,6 +93,30 @@ compare_rows(const void *left, const void *right, void *arg)
 	return order != 0 ? order : (l > r) - (l < r);
 }
 
+static void
+set_constraints(bool deferred)
+{
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+
+	statement->deferred = deferred;
+	AfterTriggerSetState(statement);
+}
+
+/*
+ * Runs deferred constraint triggers now, after each statement, so that they
+ * count as part of its rows and a later row with the same key heals nothing.
+ * From then on nothing would be deferred in this transaction, and a row might
+ * fail for what a trigger of its own makes good, only because others went
+ * before it.  So what can be deferred is, for the rows that come next: also
+ * what is initially immediate, as there is no way back to how it was at first.
+ */
+static void
+check_deferred_constraints(void)
+{
+	set_constraints(false);
+	set_constraints(true);
+}
+
 /*
  * Applies rows that have converted.  They go in the order of their keys, so
  * that transactions that overlap lock rows in one order; rows with the same
@@ -132,6 +156,7 @@ apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
 			for (int f = 0; f < batch->target->nfields; f++)
 				sets_anything |= batch->sets[set][f];
 			found = update_plan_run(batch, set, together, count);
+			check_deferred_constraints();
 			if (found > count)
 				ereport(ERROR,
 						(errcode(ERRCODE_CARDINALITY_VIOLATION),
@@ -146,29 +171,6 @@ apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
 	pfree(sorted);
 	pfree(waves);
 	pfree(together);
-}
-
-/*
- * Runs deferred constraint triggers now, so that they count as part of these
- * rows.  From then on nothing would be deferred in this transaction, and a row
- * might fail for what a trigger of its own makes good, only because others went
- * before it.  So what can be deferred is, for the rows that come next: also
- * what is initially immediate, as there is no way back to how it was at first.
- */
-static void
-set_constraints(bool deferred)
-{
-	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
-
-	statement->deferred = deferred;
-	AfterTriggerSetState(statement);
-}
-
-static void
-check_deferred_constraints(void)
-{
-	set_constraints(false);
-	set_constraints(true);
 }
 
 static void
@@ -206,15 +208,11 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 		if (mode == ALL_TOGETHER)
 		{
 			apply_rows(step->batch, rows, n, &outcomes);
-			check_deferred_constraints();
 			at = n;
 		}
 		else
 			for (; at < n; at++)
-			{
 				apply_rows(step->batch, rows + at, 1, &outcomes);
-				check_deferred_constraints();
-			}
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(step->context);
 		CurrentResourceOwner = owner;
