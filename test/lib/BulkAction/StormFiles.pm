@@ -242,7 +242,7 @@ sub storm_action
 	my $keep = one_of(0, 0.1, 0.6);
 	my $blank = one_of(0, 0, 0.01);
 	my $eol = one_of("\n", "\n", "\r\n");
-	my $doomed = !$fixed{choose} && chance(0.04);
+	my $doomed = !$fixed{choose} && chance(0.06);
 
 	# the header: the key anywhere, some of the columns
 	my @columns = grep { chance(0.6) } @{ $entity->{columns} };

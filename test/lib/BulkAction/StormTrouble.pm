@@ -145,11 +145,11 @@ sub strike
 
 # --- from inside ---------------------------------------------------------------------------------------------
 
-# Arms a random point that is not armed.
+# Arms a point that is not armed, this one or a random one.
 sub arm
 {
-	my ($self) = @_;
-	my @free = grep { !$self->{armed}{$_} } @{ $self->{points} };
+	my ($self, $wanted) = @_;
+	my @free = grep { !$self->{armed}{$_} && $_ eq ($wanted // $_) } @{ $self->{points} };
 	return unless @free;
 	my $point = $free[ rand @free ];
 	my @errors = $point =~ /^(applier|chunker|trigger)/ ? @passing : ('error');
