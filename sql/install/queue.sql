@@ -1,4 +1,5 @@
--- Where chunking stands: one row per action, changed once per segment.
+-- Where chunking stands: one row per action, changed once per segment. It stays until the action is
+-- purged: error reports need the header.
 CREATE TABLE bulk_action_internal.sources (
 	action_no bigint PRIMARY KEY,
 	size bigint NOT NULL,

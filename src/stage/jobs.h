@@ -86,7 +86,10 @@ typedef struct Failure
 	const char *hint;
 } Failure;
 
-/* Ends an action, whose final statistics are recorded: state, and what the queue holds of it. */
+/*
+ * Ends an action, whose final statistics are recorded: state, and what the
+ * queue holds of it but for the file's header.
+ */
 extern void jobs_finish_action(int64 action_no, const char *state, const Failure *failure);
 
 typedef struct ActionEvent

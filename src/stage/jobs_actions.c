@@ -283,7 +283,6 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 	static Statement queue[] = {
 		{"DELETE FROM bulk_action_internal.cursors WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
-		{"DELETE FROM bulk_action_internal.sources WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.keys WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.duplicates WHERE action_no = $1", {INT8OID}},
 	};
@@ -299,7 +298,10 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 	(void) statement_run(&finish, values, nulls);
 	(void) statement_run(&events, values, NULL);
 
-	/* A failed action keeps its place, to be taken up again from there. */
+	/*
+	 * A failed action keeps its place, to be taken up again from there.  The
+	 * source's row stays in any case: error reports need the header.
+	 */
 	if (strcmp(state, "failed") != 0)
 		for (int i = 0; i < lengthof(queue); i++)
 			(void) statement_run(&queue[i], values, NULL);

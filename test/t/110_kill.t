@@ -87,9 +87,8 @@ SQL
 			[ map { [ @$_[ 0, 1 ] ] } @{ $serial->{errors} } ],
 			'errors');
 		same_content($node, 'public.contacts', 'public.contacts_serial');
-		is(value_of($node, <<SQL), 0, 'nothing is left of it');
-SELECT (SELECT count(*) FROM bulk_action_internal.sources)
-     + (SELECT count(*) FROM bulk_action_internal.segments)
+		is(value_of($node, <<SQL), 0, 'nothing is left of it in the queue');
+SELECT (SELECT count(*) FROM bulk_action_internal.segments)
      + (SELECT count(*) FROM bulk_action_internal.cursors)
      + (SELECT count(*) FROM bulk_action_internal.events)
 SQL

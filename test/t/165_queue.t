@@ -54,8 +54,10 @@ is(value_of($node, "SELECT (state, total, updated, unprocessed)::text FROM bulk_
 is(value_of($node, 'SELECT count(*) FROM notes WHERE note IS DISTINCT FROM note_of(id)'), '0', 'every row has its new value');
 wait_for($node, "SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('bulk_action_internal.bulk_action_jobs') WHERE isleaf",
 	expect => '0', what => 'the queue to be emptied');
-is(value_of($node, "SELECT string_agg(t, ',') FROM (SELECT 'sources' AS t FROM bulk_action_internal.sources"
-	  . " UNION ALL SELECT 'segments' FROM bulk_action_internal.segments UNION ALL SELECT 'cursors' FROM bulk_action_internal.cursors) AS x"),
+is(value_of($node, "SELECT string_agg(t, ',') FROM (SELECT 'segments' AS t FROM bulk_action_internal.segments"
+	  . " UNION ALL SELECT 'cursors' FROM bulk_action_internal.cursors) AS x"),
 	'', 'and nothing is left of the action but its results');
+is(value_of($node, 'SELECT count(*), max(header) FROM bulk_action_internal.sources'), '1|id,note',
+	'and the header of its file');
 
 done_testing();
