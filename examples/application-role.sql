@@ -10,8 +10,9 @@
 -- the owner of the tables; in the views every role sees its own actions only.
 GRANT USAGE ON SCHEMA bulk_action TO :"role";
 GRANT EXECUTE ON FUNCTION
-    bulk_action.bulk_action_submit(text, text, text, jsonb, jsonb, text, text, text),
+    bulk_action.bulk_action_submit(text, text, text, jsonb, jsonb, text, text, text, uuid),
     bulk_action.bulk_action_stat(uuid),
+    bulk_action.bulk_action_error_report(uuid, boolean, bigint, bigint),
     bulk_action.bulk_action_cancel(uuid)
 TO :"role";
 GRANT EXECUTE ON PROCEDURE bulk_action.bulk_action_wait(uuid, interval) TO :"role";

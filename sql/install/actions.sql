@@ -12,6 +12,7 @@ CREATE TABLE bulk_action_internal.actions (
 	server name,
 	trace_id text,
 	idempotency_key text,
+	parent_id uuid,
 	submitted_role oid NOT NULL,
 	submitted_by name NOT NULL,
 	session_role oid NOT NULL,
@@ -36,6 +37,8 @@ CREATE TABLE bulk_action_internal.actions (
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE bulk_action_internal.actions IS 'one row per submitted action';
 COMMENT ON COLUMN bulk_action_internal.actions.action_no IS 'order of submission, and the short key of the internal tables';
+COMMENT ON COLUMN bulk_action_internal.actions.parent_id IS
+	'the action whose error report the file is; no reference, because that may be purged before this one';
 COMMENT ON COLUMN bulk_action_internal.actions.settings IS 'what was captured at submit: name, value, name, value ...';
 COMMENT ON COLUMN bulk_action_internal.actions.stream_position IS
 	'place in the stream (account, entity), given once by the coordinator when it first sees the action committed';

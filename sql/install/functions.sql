@@ -6,11 +6,12 @@ CREATE FUNCTION bulk_action.bulk_action_submit(
 	metadata jsonb DEFAULT '{}',
 	account_id text DEFAULT NULL,
 	idempotency_key text DEFAULT NULL,
-	trace_id text DEFAULT NULL)
+	trace_id text DEFAULT NULL,
+	parent_id uuid DEFAULT NULL)
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bulk_action_submit';
-COMMENT ON FUNCTION bulk_action.bulk_action_submit(text, text, text, jsonb, jsonb, text, text, text) IS
+COMMENT ON FUNCTION bulk_action.bulk_action_submit(text, text, text, jsonb, jsonb, text, text, text, uuid) IS
 	'submits a file to be applied to an entity; returns the id of the action at once';
 
 CREATE FUNCTION bulk_action.bulk_action_cancel(action_id uuid)
@@ -26,6 +27,21 @@ LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bulk_action_purge';
 COMMENT ON FUNCTION bulk_action.bulk_action_purge(interval) IS
 	'forgets the caller''s actions that ended longer ago than this, with their statistics and errors; returns how many';
+
+-- PostgREST sends what a function returns as it is if its type is called like the media type.
+CREATE DOMAIN bulk_action."text/csv" AS text;
+COMMENT ON DOMAIN bulk_action."text/csv" IS 'a CSV file';
+
+CREATE FUNCTION bulk_action.bulk_action_error_report(
+	action_id uuid,
+	neutralize boolean DEFAULT false,
+	after_line bigint DEFAULT 0,
+	max_rows bigint DEFAULT NULL)
+RETURNS bulk_action."text/csv"
+LANGUAGE c STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bulk_action_error_report';
+COMMENT ON FUNCTION bulk_action.bulk_action_error_report(uuid, boolean, bigint, bigint) IS
+	'the failed rows of an action as CSV, with what is wrong with each, to be corrected and submitted again';
 
 CREATE FUNCTION bulk_action.bulk_action_register_entity(
 	entity_type text,

@@ -160,7 +160,10 @@ CREATE TABLE bulk_action_internal.errors (
 	error_column text,
 	error_message text NOT NULL,
 	record text NOT NULL,
+	record_altered boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (action_no, line)
 );
 COMMENT ON TABLE bulk_action_internal.errors IS 'failed rows';
-COMMENT ON COLUMN bulk_action_internal.errors.record IS 'the original cells of the row as normalised CSV';
+COMMENT ON COLUMN bulk_action_internal.errors.record IS 'the row as it stands in the file, without its line end';
+COMMENT ON COLUMN bulk_action_internal.errors.record_altered IS
+	'but cut off, because it is too long, or with bytes that are no text shown as \xHH';

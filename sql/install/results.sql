@@ -117,6 +117,7 @@ SELECT
 	a.options,
 	a.trace_id,
 	a.idempotency_key,
+	a.parent_id,
 	a.submitted_by,
 	a.submitted_at,
 	a.started_at,
@@ -139,6 +140,8 @@ COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file';
 COMMENT ON COLUMN bulk_action.bulk_actions.options IS 'options given at submit';
 COMMENT ON COLUMN bulk_action.bulk_actions.trace_id IS 'the caller''s id for tracing, repeated in logs and statistics';
 COMMENT ON COLUMN bulk_action.bulk_actions.idempotency_key IS 'submitting again with the same key returns the same action';
+COMMENT ON COLUMN bulk_action.bulk_actions.parent_id IS
+	'the action whose error report this file is; it may have been purged';
 COMMENT ON COLUMN bulk_action.bulk_actions.submitted_by IS 'role whose privileges the action has';
 COMMENT ON COLUMN bulk_action.bulk_actions.submitted_at IS 'time of submission';
 COMMENT ON COLUMN bulk_action.bulk_actions.started_at IS 'time at which the coordinator gave it to the workers';

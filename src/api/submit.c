@@ -23,6 +23,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
@@ -63,6 +64,7 @@ typedef struct Submission
 	char         *account_id;
 	char         *idempotency_key; /* NULL: none */
 	char         *trace_id;        /* NULL: none */
+	pg_uuid_t    *parent_id;       /* NULL: none */
 	EntityTarget  target;
 	Datum         key_columns;    /* name[], as the entity has them */
 	Datum         update_columns; /* name[] */
@@ -77,25 +79,32 @@ static Statement entity_read = {
 };
 
 static Statement action_by_key = {
-	.sql = "SELECT id, entity_type = $4, source = $5, action_type = $6, options = $7"
+	.sql = "SELECT id, entity_type = $4, source = $5, action_type = $6, options = $7,"
+		   " parent_id IS NOT DISTINCT FROM $8"
 		   " FROM bulk_action_internal.actions"
 		   " WHERE submitted_role = $1 AND account_id = $2 AND idempotency_key = $3",
-	.argtypes = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, InvalidOid},
+	.argtypes = {OIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, UUIDOID, InvalidOid},
+};
+
+static Statement parent_read = {
+	.sql = "SELECT submitted_role, entity_type, account_id FROM bulk_action_internal.actions"
+		   " WHERE id = $1",
+	.argtypes = {UUIDOID, InvalidOid},
 };
 
 static Statement action_insert = {
 	.sql = "INSERT INTO bulk_action_internal.actions"
 		   " (action_type, entity_type, account_id, metadata, options, source, server, trace_id,"
 		   " idempotency_key, submitted_role, submitted_by, session_role, settings, target,"
-		   " target_schema, target_name, key_columns, update_columns)"
+		   " target_schema, target_name, key_columns, update_columns, parent_id)"
 		   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, "
-		   "$18)"
+		   "$18, $19)"
 		   " ON CONFLICT (submitted_role, account_id, idempotency_key)"
 		   " WHERE idempotency_key IS NOT NULL DO NOTHING"
 		   " RETURNING id",
 	.argtypes = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID,
 				 OIDOID, NAMEOID, OIDOID, TEXTARRAYOID, REGCLASSOID, NAMEOID, NAMEOID, NAMEARRAYOID,
-				 NAMEARRAYOID, InvalidOid},
+				 NAMEARRAYOID, UUIDOID, InvalidOid},
 };
 
 /* ---- arguments ---- */
@@ -119,7 +128,7 @@ check_given(FunctionCallInfo fcinfo, int argument, const char *name)
 	if (PG_ARGISNULL(argument))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name),
-				 errdetail("Only account_id, idempotency_key and trace_id may be null."),
+				 errdetail("Only account_id, idempotency_key, trace_id and parent_id may be null."),
 				 argument == 0 ?
 					 errhint("Give the URI of a file, like s3://bucket/contacts.csv") :
 					 errhint("Leave the argument out to have its default.")));
@@ -170,6 +179,7 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 	submission->account_id = read_optional_text(fcinfo, 5, "account_id");
 	submission->idempotency_key = read_optional_text(fcinfo, 6, "idempotency_key");
 	submission->trace_id = read_optional_text(fcinfo, 7, "trace_id");
+	submission->parent_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_UUID_P(8);
 
 	if (submission->account_id == NULL)
 		submission->account_id = GetUserNameFromId(submission->user, false);
@@ -203,7 +213,7 @@ append_if(StringInfo list, bool condition, const char *word)
 static bool
 find_by_key(const Submission *submission, pg_uuid_t *id)
 {
-	Datum          values[7];
+	Datum          values[8];
 	StringInfoData different;
 
 	values[0] = ObjectIdGetDatum(submission->user);
@@ -213,7 +223,8 @@ find_by_key(const Submission *submission, pg_uuid_t *id)
 	values[4] = CStringGetTextDatum(submission->source);
 	values[5] = CStringGetTextDatum(submission->action_type);
 	values[6] = JsonbPGetDatum(submission->options_json);
-	if (statement_run(&action_by_key, values, NULL) == 0)
+	values[7] = UUIDPGetDatum(submission->parent_id);
+	if (statement_run(&action_by_key, values, submission->parent_id == NULL ? "       n" : NULL) == 0)
 		return false;
 	*id = *DatumGetUUIDP(statement_value(0, 1, NULL));
 
@@ -222,6 +233,7 @@ find_by_key(const Submission *submission, pg_uuid_t *id)
 	append_if(&different, !DatumGetBool(statement_value(0, 3, NULL)), "source");
 	append_if(&different, !DatumGetBool(statement_value(0, 4, NULL)), "action_type");
 	append_if(&different, !DatumGetBool(statement_value(0, 5, NULL)), "options");
+	append_if(&different, !DatumGetBool(statement_value(0, 6, NULL)), "parent_id");
 	if (different.len > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -231,6 +243,34 @@ find_by_key(const Submission *submission, pg_uuid_t *id)
 				 errhint("Repeat the submission exactly to get its id again, or use a new key for "
 						 "a new one.")));
 	return true;
+}
+
+/* ---- parent ---- */
+
+static void
+check_same(const Submission *submission, const char *name, const char *parent, const char *own)
+{
+	if (strcmp(parent, own) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s differs from that of parent action \"%s\"", name,
+						action_id_text(submission->parent_id)),
+				 errdetail("It is \"%s\"; that of the parent is \"%s\".", own, parent),
+				 errhint("The parent is the action whose error report is submitted: give the same "
+						 "entity_type and account_id as there, or no parent_id.")));
+}
+
+/* An action that the user may see, of the same stream. */
+static void
+check_parent(const Submission *submission)
+{
+	Datum values[1] = {UUIDPGetDatum(submission->parent_id)};
+
+	if (statement_run(&parent_read, values, NULL) == 0 ||
+		!has_privs_of_role(submission->user, DatumGetObjectId(statement_value(0, 1, NULL))))
+		action_unknown(submission->parent_id);
+	check_same(submission, "entity_type", statement_text(0, 2), submission->entity_type);
+	check_same(submission, "account_id", statement_text(0, 3), submission->account_id);
 }
 
 /* ---- entity and source ---- */
@@ -331,8 +371,8 @@ make_name(const char *text)
 static bool
 insert_action(const Submission *submission, pg_uuid_t *id)
 {
-	Datum values[18];
-	char  nulls[19] = "                  ";
+	Datum values[19];
+	char  nulls[20] = "                   ";
 
 	values[0] = CStringGetTextDatum(submission->action_type);
 	values[1] = CStringGetTextDatum(submission->entity_type);
@@ -354,6 +394,8 @@ insert_action(const Submission *submission, pg_uuid_t *id)
 	values[16] = submission->key_columns;
 	values[17] = submission->update_columns;
 	nulls[17] = submission->all_updatable ? 'n' : ' ';
+	values[18] = UUIDPGetDatum(submission->parent_id);
+	nulls[18] = submission->parent_id == NULL ? 'n' : ' ';
 
 	if (statement_run(&action_insert, values, nulls) == 0)
 		return false;
@@ -402,7 +444,11 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 	bookkeeping_enter(&bookkeeping);
 	known = submission.idempotency_key != NULL && find_by_key(&submission, result);
 	if (!known)
+	{
+		if (submission.parent_id != NULL)
+			check_parent(&submission);
 		read_entity(&submission);
+	}
 	bookkeeping_leave(&bookkeeping);
 
 	if (!known)

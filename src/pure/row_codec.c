@@ -143,6 +143,17 @@ write_bytes(char *out, const char *data, size_t len)
 	return out + len;
 }
 
+bool
+row_buffer_append(RowBuffer *buffer, const char *data, size_t len)
+{
+	if (!reserve(buffer, len))
+		return false;
+	if (len > 0)
+		memcpy(buffer->data + buffer->len, data, len);
+	buffer->len += len;
+	return true;
+}
+
 static char *
 write_line(char *out, uint64_t line)
 {

@@ -35,6 +35,9 @@ extern size_t row_codec_raw_size(uint64_t line, size_t raw_len);
 
 /* These return false, with the buffer unchanged, when there is no memory. */
 
+/* Bytes as they are. */
+extern bool row_buffer_append(RowBuffer *buffer, const char *data, size_t len);
+
 /* One row; ncells > 0. */
 extern bool row_codec_append(RowBuffer *buffer, uint64_t line,
 							 const CsvField *cells, int ncells);

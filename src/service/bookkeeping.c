@@ -81,31 +81,51 @@ bookkeeping_leave(const Bookkeeping *state)
 	SetUserIdAndSecContext(state->saved_user, state->saved_context);
 }
 
+static SPIPlanPtr
+prepared(Statement *statement)
+{
+	SPIPlanPtr plan;
+	int        nargs = 0;
+
+	if (statement->plan != NULL)
+		return statement->plan;
+	while (OidIsValid(statement->argtypes[nargs]))
+		nargs++;
+	plan = SPI_prepare(statement->sql, nargs, statement->argtypes);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", statement->sql,
+			 SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	statement->plan = plan;
+	return plan;
+}
+
 uint64
 statement_run(Statement *statement, Datum *values, const char *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 	int           result;
 
-	if (statement->plan == NULL)
-	{
-		SPIPlanPtr plan;
-		int        nargs = 0;
-
-		while (OidIsValid(statement->argtypes[nargs]))
-			nargs++;
-		plan = SPI_prepare(statement->sql, nargs, statement->argtypes);
-		if (plan == NULL)
-			elog(ERROR, "could not prepare \"%s\": %s", statement->sql,
-				 SPI_result_code_string(SPI_result));
-		SPI_keepplan(plan);
-		statement->plan = plan;
-	}
-
-	result = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	result = SPI_execute_plan(prepared(statement), values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\": %s", statement->sql, SPI_result_code_string(result));
 	MemoryContextSwitchTo(context); /* SPI leaves us in a context of its own */
+	return SPI_processed;
+}
+
+Portal
+statement_open(Statement *statement, Datum *values, const char *nulls)
+{
+	return SPI_cursor_open(NULL, prepared(statement), values, nulls, true);
+}
+
+uint64
+statement_fetch(Portal portal, long count)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_cursor_fetch(portal, true, count);
+	MemoryContextSwitchTo(context);
 	return SPI_processed;
 }
 

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "utils/portal.h"
 
 typedef struct Bookkeeping
 {
@@ -47,6 +48,14 @@ typedef struct Statement
  * (NULL: none is null).  A new snapshot is taken for every statement.
  */
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
+
+/*
+ * For results of any size, and for STABLE functions: a query that is fetched
+ * piece by piece (results in SPI_tuptable, to be freed by the caller), with the
+ * snapshot of the query that called.  SPI_cursor_close() ends it.
+ */
+extern Portal statement_open(Statement *statement, Datum *values, const char *nulls);
+extern uint64 statement_fetch(Portal portal, long count);
 
 /* Values of the current result; isnull may be NULL where the column is NOT NULL. */
 extern Datum statement_value(uint64 row, int column, bool *isnull);

@@ -200,6 +200,7 @@ typedef struct RowError
 	char       *message;
 	const char *record; /* original cells as CSV */
 	size_t      record_length;
+	bool        record_altered; /* it is not quite what stands in the file */
 } RowError;
 
 extern void jobs_insert_errors(int64 action_no, const RowError *errors, int n);

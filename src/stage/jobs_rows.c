@@ -26,19 +26,22 @@ jobs_insert_errors(int64 action_no, const RowError *errors, int n)
 {
 	static Statement statement = {
 		"INSERT INTO bulk_action_internal.errors"
-		" (action_no, line, error_code, error_column, error_message, record)"
-		" SELECT $1, e.line, e.code, e.column_name, e.message, e.record"
+		" (action_no, line, error_code, error_column, error_message, record, record_altered)"
+		" SELECT $1, e.line, e.code, e.column_name, e.message, e.record, e.altered"
 		" FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),"
-		"  pg_catalog.unnest($5), pg_catalog.unnest($6)) AS e (line, code, column_name, message, record)",
-		{INT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}};
+		"  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7))"
+		"  AS e (line, code, column_name, message, record, altered)",
+		{INT8OID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID}};
 	Datum *lines;
 	Datum *texts[4];
+	Datum *altered;
 	bool  *nulls;
-	Datum  values[6];
+	Datum  values[7];
 
 	if (n == 0)
 		return;
 	lines = palloc(sizeof(Datum) * n);
+	altered = palloc(sizeof(Datum) * n);
 	nulls = palloc0(sizeof(bool) * n);
 	for (int i = 0; i < 4; i++)
 		texts[i] = palloc0(sizeof(Datum) * n);
@@ -52,6 +55,7 @@ jobs_insert_errors(int64 action_no, const RowError *errors, int n)
 		texts[2][i] = CStringGetTextDatum(errors[i].message);
 		texts[3][i] = PointerGetDatum(cstring_to_text_with_len(errors[i].record,
 															   (int) errors[i].record_length));
+		altered[i] = BoolGetDatum(errors[i].record_altered);
 	}
 	values[0] = Int64GetDatum(action_no);
 	values[1] = int8_array(lines, n);
@@ -63,6 +67,7 @@ jobs_insert_errors(int64 action_no, const RowError *errors, int n)
 		values[2 + i] = PointerGetDatum(construct_md_array(texts[i], i == 1 ? nulls : NULL, 1, dims,
 														   lower, TEXTOID, -1, false, TYPALIGN_INT));
 	}
+	values[6] = PointerGetDatum(construct_array(altered, n, BOOLOID, sizeof(bool), true, TYPALIGN_CHAR));
 	(void) statement_run(&statement, values, NULL);
 }
 

@@ -92,6 +92,8 @@ add_error(SegmentParse *parse, int sqlerrcode, const char *message)
 	error->message = pstrdup(message);
 	error->record = printable(record->raw, record->raw_len);
 	error->record_length = strlen(error->record);
+	error->record_altered = record->error == CSV_READER_ERROR_TOO_LONG ||
+							error->record_length != record->raw_len;
 }
 
 static void

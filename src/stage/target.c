@@ -32,20 +32,9 @@
 #include "utils/typcache.h"
 
 #include "base/compat.h"
+#include "pure/error_report.h"
 #include "pure/lane_assignment.h"
 #include "stage/target.h"
-
-/* Columns of an error report are no data: such a file can be submitted as it is. */
-static bool
-is_report_column(const char *name)
-{
-	static const char *const names[] = {"_line", "_error_code", "_error_column", "_error_message"};
-
-	for (int i = 0; i < lengthof(names); i++)
-		if (strcmp(name, names[i]) == 0)
-			return true;
-	return false;
-}
 
 static int
 key_position(const Action *action, const char *name)
@@ -192,7 +181,8 @@ map_header(const Action *action, Target *target, Relation rel, const CsvField *h
 		Form_pg_attribute attribute = NULL;
 		int               key = key_position(action, name);
 
-		if (is_report_column(name))
+		/* such a file can be submitted as it is */
+		if (error_report_is_column(name, header[f].len))
 			continue;
 		for (int i = 0; i < desc->natts; i++)
 			if (!TupleDescAttr(desc, i)->attisdropped &&
