@@ -42,7 +42,7 @@ FROM pg_depend AS d
 WHERE d.refclassid = 'pg_extension'::regclass
 	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bulk_action')
 	AND d.deptype = 'e'
-	AND (d.classid IN ('pg_proc'::regclass, 'pg_foreign_data_wrapper'::regclass)
+	AND (d.classid IN ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_foreign_data_wrapper'::regclass)
 		OR d.objid IN (SELECT oid FROM pg_class WHERE relkind = 'v'))
 	AND obj_description(d.objid, d.classid::regclass::text) IS NULL
 ORDER BY 1, 2;

@@ -198,9 +198,34 @@ ROLLBACK TO s;
 SELECT bulk_action_submit('s3://imports/others.csv', idempotency_key => 'k', options => '{"server": "regress_ba_imports"}',
 	entity_type => 'company');
 ROLLBACK TO s;
+SELECT bulk_action_submit('s3://imports/contacts.csv', idempotency_key => 'k', parent_id => :'first');
+ROLLBACK TO s;
 -- also when what it was about is gone
 SELECT bulk_action_unregister_entity('contact');
 SELECT bulk_action_submit('s3://imports/contacts.csv', idempotency_key => 'k') = :'first' AS same;
+ROLLBACK;
+
+-- the action whose error report it is
+BEGIN;
+SELECT bulk_action_submit('s3://imports/contacts.csv') AS first \gset
+SELECT bulk_action_submit('s3://imports/errors.csv', parent_id => :'first', idempotency_key => 'k') AS second \gset
+SELECT parent_id = :'first' AS parent FROM bulk_actions WHERE id = :'second';
+SELECT bulk_action_submit('s3://imports/errors.csv', parent_id => :'first', idempotency_key => 'k') = :'second' AS same;
+SAVEPOINT s;
+SELECT bulk_action_submit('s3://imports/errors.csv', parent_id => :'second', idempotency_key => 'k');
+\echo :SQLSTATE
+ROLLBACK TO s;
+SELECT bulk_action_submit('s3://imports/errors.csv', idempotency_key => 'k');
+ROLLBACK TO s;
+SELECT bulk_action_submit('s3://imports/errors.csv', parent_id => '00000000-0000-0000-0000-000000000009');
+\echo :SQLSTATE
+ROLLBACK TO s;
+\set VERBOSITY sqlstate
+SELECT bulk_action_submit('s3://imports/errors.csv', parent_id => :'first', account_id => 'acme');
+ROLLBACK TO s;
+SELECT bulk_action_register_entity('person', 'ba_contacts', ARRAY['id']);
+SELECT bulk_action_submit('s3://imports/errors.csv', parent_id => :'first', entity_type => 'person');
+\set VERBOSITY default
 ROLLBACK;
 
 -- the target as it was registered

@@ -105,7 +105,7 @@ no_header(const pg_uuid_t *id, const char *state)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("bulk action \"%s\" has no error report", action_id_text(id)),
-			 errdetail("It is %s, and nothing of its file has been read.", state),
+			 errdetail("Its state is \"%s\", and nothing of its file has been read.", state),
 			 ended ? errhint("No row failed; the view bulk_action.bulk_actions says why the action ended.") :
 					 errhint("Call this again when rows have been read; bulk_action_stat() tells.")));
 }
