@@ -241,6 +241,20 @@ small_report('blank lines', qq(\n\nid,age\n\n1,x\n\r\n\n2,y), 'id,age', '1,x', '
 small_report('columns of a report anywhere in the file', qq("_line",id,_error_message,age,_error_code\n9,1,"a\nb",x,\n1,2\n),
 	'id,age', '1,x', '"1,2",');
 
+# Rows of which another one with the same key was applied have not failed; rows of which none was have.
+{
+	my $twice = "id,age\n1,x\n2,50\n2,51\n3,y\n";
+	my $id = submit($twice, options => '{"duplicates": "last"}');
+	my @errors = error_cells($id);
+	is(report($id), "id,age,$four\n1,x,$errors[0]\n3,y,$errors[1]", 'superseded rows are not in the report');
+	$id = submit($twice, options => '{"duplicates": "error"}');
+	@errors = error_cells($id);
+	is(report($id), "id,age,$four\n1,x,$errors[0]\n2,50,$errors[1]\n2,51,$errors[2]\n3,y,$errors[3]",
+		'duplicates that are errors are');
+	my $again = submit(report_file($id), parent_id => $id, options => '{"duplicates": "error"}');
+	is(counts($again), 'completed 4 0 0 0 4 0', 'and fail again together');
+}
+
 # as many as need several fetches, from several lanes
 {
 	my $many = contacts_csv($node, rows => 2500, columns => ['age'], order => 'shuffled',
