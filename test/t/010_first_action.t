@@ -133,7 +133,7 @@ SELECT bulk_action.bulk_action_submit('file://$csv', account_id => 'acme', idemp
 SQL
 
 my $queue = join ' + ', map { "(SELECT count(*) FROM bulk_action_internal.$_)" }
-  qw(sources segments cursors bulk_action_jobs events);
+  qw(segments cursors bulk_action_jobs events);
 wait_for($node, "SELECT $queue", expect => 0, what => 'the queue to be empty');
 pass('nothing is left in the queue');
 
