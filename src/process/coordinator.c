@@ -491,6 +491,17 @@ charge_crash(void)
 	commit(&books, true);
 }
 
+/* Gives back the space of what workers have left behind that ended before they could do so. */
+static void
+tidy_queue(void)
+{
+	Bookkeeping books;
+
+	begin(&books);
+	jobs_rotate(true);
+	commit(&books, false);
+}
+
 static bool
 extension_is_there(void)
 {
@@ -557,6 +568,7 @@ bulk_action_coordinator_main(Datum arg)
 			timeout_ms = worked ? bulk_action_idle_timeout - TimestampDifferenceMilliseconds(idle_since, now) : 0;
 			if (timeout_ms <= 0)
 			{
+				tidy_queue();
 				if (database_leave(birth->database, birth->slot, birth->generation))
 					break;
 				look_again = true;

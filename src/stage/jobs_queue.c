@@ -268,13 +268,18 @@ jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_count, size_t 
 					(long long) action_no)));
 }
 
-/* Bytes of a generation with its TOAST table. */
+/* Bytes of a generation with its TOAST table; 0 also if somebody has it for himself. */
 static int64
 generation_size(int generation)
 {
-	Relation rel = table_open(generation_oid(generation), AccessShareLock);
-	int64    blocks = RelationGetNumberOfBlocks(rel);
+	Oid      oid = generation_oid(generation);
+	Relation rel;
+	int64    blocks;
 
+	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+		return 0;
+	rel = table_open(oid, NoLock);
+	blocks = RelationGetNumberOfBlocks(rel);
 	if (OidIsValid(rel->rd_rel->reltoastrelid))
 	{
 		Relation toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
@@ -282,7 +287,7 @@ generation_size(int generation)
 		blocks += RelationGetNumberOfBlocks(toast);
 		table_close(toast, AccessShareLock);
 	}
-	table_close(rel, AccessShareLock);
+	table_close(rel, NoLock);
 	return blocks * BLCKSZ;
 }
 
@@ -352,9 +357,14 @@ jobs_rotate(bool all)
 	static Statement advance = {
 		"UPDATE bulk_action_internal.rotation SET generation = $1",
 		{INT2OID}};
-	int present;
-	int next;
+	int   present;
+	int   next;
+	int64 size = 0;
 
+	for (int i = 0; all && i < GENERATIONS; i++)
+		size += generation_size(i);
+	if (all && size == 0)
+		return;
 	if (statement_run(&lock, NULL, NULL) == 0)
 		return;
 	present = DatumGetInt16(statement_value(0, 1, NULL));

@@ -26,6 +26,10 @@ CREATE TABLE serial.outcome (
 	superseded_by bigint,
 	PRIMARY KEY (action, line)
 );
+CREATE FUNCTION serial.quoted(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT '"' || replace($1, '"', '""') || '"' $$;
+CREATE FUNCTION serial.cell(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN $1 IS NULL THEN '' WHEN $1 = '' OR $1 = '\.' OR $1 ~ '[",\r\n]' THEN serial.quoted($1) ELSE $1 END
+$$;
 SQL
 	foreach my $name (sort keys %$entities)
 	{
@@ -158,6 +162,19 @@ SQL
 		$compare->("errors of action $id",
 			"SELECT line, error_code FROM bulk_action.bulk_action_errors WHERE action_id = '$id'",
 			"SELECT line, code FROM serial.outcome WHERE action = '$id' AND outcome = 'failed'");
+		my $header = join ',', @{ $action->{header} };
+		my $empty = ',' x (@{ $action->{header} } - 1);
+		# each record as it stood in the file; what is no record of the right size stands in the first column
+		$compare->("report of action $id",
+			"SELECT r FROM regexp_split_to_table(bulk_action.bulk_action_error_report('$id'), E'\\n') AS r",
+			<<"SQL") unless $action->{doomed};
+SELECT r FROM (
+	SELECT '$header,_line,_error_code,_error_column,_error_message' || coalesce(string_agg(E'\\n'
+			|| CASE WHEN o.code IN ('22P04', '22021', '54000') THEN serial.quoted(e.record) || '$empty' ELSE e.record END
+			|| concat_ws(',', '', e.line, o.code, serial.cell(e.error_column), serial.cell(e.error_message)), '' ORDER BY e.line), '') AS report
+	  FROM bulk_action.bulk_action_errors AS e JOIN serial.outcome AS o ON o.action = e.action_id AND o.line = e.line
+	 WHERE e.action_id = '$id') AS s, regexp_split_to_table(report, E'\\n') AS r
+SQL
 		$compare->("superseded rows of action $id",
 			"SELECT line, superseded_by FROM bulk_action.bulk_action_superseded_rows WHERE action_id = '$id'",
 			"SELECT line, superseded_by FROM serial.outcome WHERE action = '$id' AND outcome = 'superseded'")

@@ -317,7 +317,7 @@ sub storm_action
 	close($plan) or die "$fixed{path}.plan: $!";
 	return {
 		entity => $name, account => "account$account", role => one_of(qw(storm_one storm_two)), options => \%option,
-		rows => $rows, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed };
+		rows => $rows, header => \@header, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed };
 }
 
 1;
