@@ -170,7 +170,7 @@ SQL
 			<<"SQL") unless $action->{doomed};
 SELECT r FROM (
 	SELECT '$header,_line,_error_code,_error_column,_error_message' || coalesce(string_agg(E'\\n'
-			|| CASE WHEN o.code IN ('22P04', '22021', '54000') THEN serial.quoted(e.record) || '$empty' ELSE e.record END
+			|| CASE WHEN o.code IN ('22P04', '22021', '54000') THEN serial.cell(e.record) || '$empty' ELSE e.record END
 			|| concat_ws(',', '', e.line, o.code, serial.cell(e.error_column), serial.cell(e.error_message)), '' ORDER BY e.line), '') AS report
 	  FROM bulk_action.bulk_action_errors AS e JOIN serial.outcome AS o ON o.action = e.action_id AND o.line = e.line
 	 WHERE e.action_id = '$id') AS s, regexp_split_to_table(report, E'\\n') AS r
