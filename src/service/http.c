@@ -569,9 +569,28 @@ classify(const HttpClient *client, CURLcode code)
 	}
 }
 
+/*
+ * A header line longer than libcurl takes (100 KiB) never gets to on_header.
+ * Its code for that says something else: CURLE_OUT_OF_MEMORY, and from 8.6 on
+ * CURLE_TOO_LARGE.  Memory that is really short is hardly noticed first between
+ * the status line and the body.
+ */
+static bool
+is_header_too_long(const HttpResponse *response, CURLcode code)
+{
+#if LIBCURL_VERSION_NUM >= 0x080600 /* 8.6.0 */
+	if (code == CURLE_TOO_LARGE)
+		return true;
+#endif
+	return code == CURLE_OUT_OF_MEMORY && response->status != 0 && response->body_length == 0 &&
+		   response->error_body_length == 0;
+}
+
 static void
 note_outcome(HttpClient *client, HttpResponse *response, CURLcode code)
 {
+	if (client->too_long == NULL && is_header_too_long(response, code))
+		client->too_long = "A header";
 	/* an error answer whose body we cut off is an answer */
 	if (client->error_body_full && code == CURLE_WRITE_ERROR)
 		code = CURLE_OK;
