@@ -104,6 +104,20 @@ transaction_start(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+const char *
+submitter_name(Oid role)
+{
+	const char *name = GetUserNameFromId(role, true);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the role that submitted the action does not exist any more"),
+				 errdetail("Its OID was %u.", role),
+				 errhint("Submit the file again as another role.")));
+	return name;
+}
+
 /*
  * Captured settings were checked when they were set, but a role or a
  * text search path may have gone since: an error here is the caller's to
@@ -112,14 +126,8 @@ transaction_start(void)
 static void
 become_submitter(const Submitter *submitter, GucAction action)
 {
-	const char *role = GetUserNameFromId(submitter->role, true);
+	const char *role = submitter_name(submitter->role);
 
-	if (role == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("the role that submitted the action does not exist any more"),
-				 errdetail("Its OID was %u.", submitter->role),
-				 errhint("Submit the file again as another role.")));
 	if (submitter->role == submitter->session_role)
 		role = "none";
 	for (int i = 0; i < submitter->nsettings; i++)

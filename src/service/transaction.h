@@ -30,6 +30,9 @@ extern void transaction_install(void);
 /* Steps 1 to 3: a fresh READ COMMITTED transaction, SPI connected, a snapshot pushed. */
 extern void transaction_start(void);
 
+/* The name of a role that acts; an error if it was dropped, even in the middle of the transaction. */
+extern const char *submitter_name(Oid role);
+
 /* Step 5 and step 7: what is between runs as the submitter. */
 extern void submitter_enter(const Submitter *submitter, SubmitterFrame *frame);
 extern void submitter_leave(const SubmitterFrame *frame);

@@ -354,17 +354,19 @@ jobs_report_failure(int64 action_no, const Failure *failure)
 {
 	static Statement statement = {
 		"INSERT INTO bulk_action_internal.events"
-		" (action_no, kind, error_code, error_message, error_detail, error_hint)"
-		" VALUES ($1, 'failed', $2, $3, $4, $5)",
-		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
-	Datum values[5];
-	char  nulls[6] = "     ";
+		" (action_no, kind, error_code, error_message, error_detail, error_hint, created_by)"
+		" VALUES ($1, 'failed', $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6))",
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, OIDOID}};
+	Datum values[6];
+	char  nulls[7] = "      ";
 
 	values[0] = Int64GetDatum(action_no);
 	values[1] = text_or_null(failure->code, &nulls[1]);
 	values[2] = text_or_null(failure->message, &nulls[2]);
 	values[3] = text_or_null(failure->detail, &nulls[3]);
 	values[4] = text_or_null(failure->hint, &nulls[4]);
+	/* not session_user, which fails if that role was dropped: that may be what is to be told */
+	values[5] = ObjectIdGetDatum(GetSessionUserId());
 	(void) statement_run(&statement, values, nulls);
 }
 

@@ -34,6 +34,7 @@
 #include "base/compat.h"
 #include "pure/error_report.h"
 #include "pure/lane_assignment.h"
+#include "service/transaction.h"
 #include "stage/target.h"
 
 static int
@@ -247,7 +248,7 @@ target_check_privileges(const Target *target)
 					 errmsg("permission denied for column \"%s\" of %s", column->name,
 							target->qualified_name),
 					 errdetail("Role \"%s\", which submitted the action, lacks %s on the column.",
-							   GetUserNameFromId(GetUserId(), false), column->is_key ? "SELECT" : "UPDATE"),
+							   submitter_name(GetUserId()), column->is_key ? "SELECT" : "UPDATE"),
 					 errhint("GRANT the privilege, or leave the column out of the file.")));
 	}
 }

@@ -421,7 +421,7 @@ $node->safe_psql('postgres', 'GRANT pg_read_server_files TO worker_role');
 }
 {
 	my ($id, $csv, $changer) = in_the_middle('DROP OWNED BY worker_role; DROP ROLE worker_role', as => 'worker_role');
-	is_failed($node, $id, $csv, '53300', qr/^no worker could be started for the session user of the action$/,
+	is_failed($node, $id, $csv, '28000', qr/^the role that submitted the action does not exist any more$/,
 		'a submitter who is dropped with all his privileges: the action fails');
 	$changer->quit;
 }
