@@ -23,6 +23,9 @@ typedef struct UserGroup
 {
 	Oid session_user;
 	int starts; /* since a worker of the group last asked for a task */
+
+	TimestampTz added_since;
+	int         added; /* to workers that are there, since then */
 } UserGroup;
 
 static UserGroup groups[BOARD_MAX_ACTIONS];
@@ -38,7 +41,27 @@ find_group(Oid session_user)
 		ngroups = 0; /* only counters of failed starts are lost */
 	groups[ngroups].session_user = session_user;
 	groups[ngroups].starts = 0;
+	groups[ngroups].added_since = 0;
+	groups[ngroups].added = 0;
 	return &groups[ngroups++];
+}
+
+/*
+ * A session user who may not log in any more, or has a connection limit, keeps
+ * the workers he has; others die as soon as they are started.  They are missed
+ * at once, but not started again at once.
+ */
+static bool
+may_add(UserGroup *group)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(group->added_since, now, SLOT_DELAY_MS))
+	{
+		group->added_since = now;
+		group->added = 0;
+	}
+	return group->added < bulk_action_max_workers;
 }
 
 long
@@ -64,12 +87,15 @@ recruit_workers(Oid database, void (*give_up)(Oid session_user))
 			give_up(d->session_user);
 			continue;
 		}
-		while (missing > 0 && group_may_start(database, d->session_user) &&
+		while (missing > 0 && (d->workers == 0 || may_add(group)) &&
+			   group_may_start(database, d->session_user) &&
 			   background_launch(PROCESS_WORKER, database, d->session_user))
 		{
 			missing--;
 			if (d->workers++ == 0)
 				group->starts++;
+			else
+				group->added++;
 		}
 		if (d->tasks > 0 && d->idle > 0)
 			board_wake_idle(database, d->session_user, d->tasks);

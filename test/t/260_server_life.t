@@ -397,6 +397,35 @@ $node->safe_psql('postgres', 'GRANT pg_read_server_files TO worker_role');
 	$changer->quit;
 }
 {
+	# Four of them, of which three are ended: no others get in, and nobody tries as fast as he can.
+	$node->append_conf('postgresql.conf', 'bulk_action.max_workers = 4');
+	$node->reload;
+	set_up($node, role => 'worker_role');
+	my $csv = next_file($node);
+	my $session = $node->background_psql('postgres');
+	$session->query_safe('BEGIN; LOCK TABLE public.contacts IN SHARE MODE');
+	my $id = submit($node, "file://$csv", as => 'worker_role');
+	my $inside = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'applying%$id'";
+	wait_for($node, "SELECT count(*) = 4 $inside");
+	my $log = -s $node->logfile;
+	$node->safe_psql('postgres', 'ALTER ROLE worker_role NOLOGIN');
+	value_of($node, "SELECT count(pg_terminate_backend(pid, 60000)) FROM (SELECT pid $inside LIMIT 3) AS w");
+	my @refused;
+	wait_until(sub {
+		@refused = substr(read_file($node->logfile), $log) =~ /^\S+ (\S+) .*FATAL:  role "worker_role" is not permitted to log in/mg;
+		return @refused >= 9;
+	}, what => 'nine workers to be turned away');
+	my ($first, $ninth) = map { my ($h, $m, $s) = split /:/; $h * 3600 + $m * 60 + $s } @refused[ 0, 8 ];
+	cmp_ok(($ninth - $first) % 86_400, '>=', 1, 'workers that are not let in are not started as fast as they die');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	is_applied($node, $id, $csv, 'a submitter who may not log in any more: one worker goes on for all');
+	$node->safe_psql('postgres', 'ALTER ROLE worker_role LOGIN');
+	$node->append_conf('postgresql.conf', 'bulk_action.max_workers = 1');
+	$node->reload;
+	value_of($node, "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity WHERE backend_type = 'bulk_action worker'");
+}
+{
 	# the worker ends inside its chunk, and the next one is not let in
 	set_up($node, role => 'worker_role');
 	my $csv = next_file($node);
