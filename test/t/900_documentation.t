@@ -1,6 +1,6 @@
 # The reference says what there is, all of it and nothing else: settings, functions, views and their
 # columns, options of servers and user mappings, SQLSTATEs of the extension's own class. And whatever
-# a user can see in the catalogs has a comment there.
+# a user can see in the catalogs has a comment there. Of faults, docs/failures.md names tests that exist.
 use strict;
 use warnings;
 
@@ -75,5 +75,20 @@ documented('options of servers and user mappings', @options);
 
 my $submit = read_file("$top/src/stage/options.c");
 documented('options of an action', $submit =~ /^\s*\{"(\w+)",/mg);
+
+# Faults: each has a test, which exists, and every code of the extension's own that an action can end with
+# is among them.
+my $failures = read_file("$top/docs/failures.md");
+my ($in_tables, @without) = (0);
+foreach my $line (grep { /^\|/ && !/^\| (?:fault )?\|/ && !/^\|(?:---\|)+$/ } split /\n/, $failures =~ s/.*?^## Rows\n//msr)
+{
+	$in_tables++;
+	push @without, $line unless $line =~ /`\d{3}_\w+\.t`[^|]*\|\z/;
+}
+cmp_ok($in_tables, '>', 40, 'there are faults');
+is_deeply(\@without, [], 'each has a test');
+my %named = map { $_ => 1 } $failures =~ /`(\d{3}_\w+\.t)`/g;
+is_deeply([ grep { !-e "$top/test/t/$_" } sort keys %named ], [], 'which exists');
+is_deeply([ grep { $_ ne 'BA408' && $failures !~ /`$_`/ } @codes ], [], 'codes that actions end with are among the faults');
 
 done_testing();
