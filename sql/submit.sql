@@ -109,6 +109,22 @@ SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"order": "ro
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"priority": 101}');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"priority": 1.5}');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"priority": "high"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": -1}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": 1.5}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": 1e30}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": true}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": null}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": [5]}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": ""}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": "5"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": "101%"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": "-1%"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": "0.00001%"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"max_errors": "5 %"}');
+BEGIN;
+SELECT value, bulk_action_submit('s3://imports/contacts.csv', options => jsonb_build_object('max_errors', value)) IS NOT NULL AS submitted
+FROM jsonb_array_elements('[0, 1e6, 9223372036854775807, "0%", "5%", "0.5%", "12.3456%", "100%"]') AS value;
+ROLLBACK;
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"server": 1}');
 \echo :SQLSTATE
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"server": null}');

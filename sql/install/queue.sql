@@ -12,6 +12,8 @@ CREATE TABLE bulk_action_internal.sources (
 	in_skipped_line boolean NOT NULL DEFAULT false,
 	at_end boolean NOT NULL DEFAULT false,
 	scanning boolean NOT NULL DEFAULT false,
+	rows_read bigint NOT NULL DEFAULT 0,
+	parse_errors bigint NOT NULL DEFAULT 0,
 	lane_chunks integer[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bulk_action_internal.sources IS 'the pinned object of an action and how far it has been chunked';
@@ -21,6 +23,8 @@ COMMENT ON COLUMN bulk_action_internal.sources.in_skipped_line IS
 	'next_offset lies inside a line that is too long and is being skipped';
 COMMENT ON COLUMN bulk_action_internal.sources.scanning IS
 	'the file is read for the first time, for its keys only; next_* say how far';
+COMMENT ON COLUMN bulk_action_internal.sources.rows_read IS
+	'sum over the segments, like parse_errors, for what has to know it often';
 COMMENT ON COLUMN bulk_action_internal.sources.lane_chunks IS 'chunks written so far, per lane; its length is the number of lanes';
 
 -- One row per committed segment, never updated. The chunk_* arrays run in parallel: they list the

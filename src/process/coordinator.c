@@ -182,6 +182,7 @@ end_action(int64 action_no, const char *id, const char *state, const Failure *fa
 		.message = "its rows are not all accounted for",
 		.hint = "Compare the table with the file before relying on either, and report this; unless the "
 				"extension's tables were changed by hand it is a defect of bulk_action."};
+	Failure over_budget;
 
 	jobs_record_stats(action_no);
 	mismatch.detail = jobs_audit(action_no, strcmp(state, "completed") == 0);
@@ -191,7 +192,12 @@ end_action(int64 action_no, const char *id, const char *state, const Failure *fa
 		state = "failed";
 		failure = &mismatch;
 	}
-	else if (strcmp(state, "failed") == 0)
+	else if (strcmp(state, "completed") == 0 && jobs_budget_exceeded(action_no, true, &over_budget))
+	{
+		state = "failed";
+		failure = &over_budget;
+	}
+	if (mismatch.detail == NULL && strcmp(state, "failed") == 0)
 		ereport(LOG, (errmsg("bulk action %s failed: %s", id, failure->message)));
 	jobs_finish_action(action_no, state, failure);
 	note_end(action_no);

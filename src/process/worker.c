@@ -66,11 +66,22 @@ add_context(void *arg)
 	errcontext("%s", activity);
 }
 
+/* Why it cannot go on is committed: nobody begins a task of it any more. */
+static void
+close_action(const Task *task)
+{
+	INJECTION("worker-before-close");
+	board_close(MyDatabaseId, task->action_no, false);
+	board_give_back(task, 0);
+	database_wake(MyDatabaseId);
+}
+
 static void
 run_task(const Task *task)
 {
 	ActionSession       *session = action_session_get(task->action_no);
 	ErrorContextCallback context = {.callback = add_context, .previous = error_context_stack};
+	bool                 may_go_on;
 
 	if (session == NULL)
 	{
@@ -89,15 +100,17 @@ run_task(const Task *task)
 	if (task->kind == TASK_CHUNK)
 	{
 		in_stage = true;
-		chunker_run(session, task);
+		may_go_on = chunker_run(session, task);
 	}
 	else
 	{
 		action_session_need_header(session);
 		in_stage = true;
-		applier_run(session->action, session->header, session->nfields, task);
+		may_go_on = applier_run(session->action, session->header, session->nfields, task);
 	}
 	in_stage = false;
+	if (!may_go_on)
+		close_action(task);
 	error_context_stack = context.previous;
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
@@ -125,9 +138,7 @@ fail_action(const Task *task, const ErrorData *error)
 	transaction_commit(NULL, true);
 
 	/* Only now: a closed action of which nothing was reported would never end. */
-	board_close(MyDatabaseId, task->action_no, false);
-	board_give_back(task, 0);
-	database_wake(MyDatabaseId);
+	close_action(task);
 }
 
 /* A task has failed, and the transaction is aborted: tries it later, or not. */

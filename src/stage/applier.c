@@ -367,10 +367,11 @@ errors_up_to(RowBatch *batch, int from, int to)
 
 typedef enum StepResult
 {
-	STEP_LOCKED, /* somebody else has the lane */
-	STEP_BEHIND, /* the board did not know how far the lane is */
-	STEP_MORE,   /* rows of the chunk are left, or all of them */
-	STEP_DONE    /* the chunk is done */
+	STEP_LOCKED,     /* somebody else has the lane */
+	STEP_BEHIND,     /* the board did not know how far the lane is */
+	STEP_MORE,       /* rows of the chunk are left, or all of them */
+	STEP_DONE,       /* the chunk is done */
+	STEP_OVER_BUDGET /* more rows have failed than may, and that is reported */
 } StepResult;
 
 /* The lane's first transaction, where one row of each key wins. */
@@ -411,6 +412,8 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	int                  from;
 	int                  to;
 	bool                 locked;
+	bool                 over_budget;
+	Failure              failure;
 	int                  nsuperseded;
 	const SupersededRow *superseded;
 
@@ -482,6 +485,9 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		cursor.row_offset = 0;
 	}
 	jobs_move_cursor(action->action_no, task->lane, &cursor, &step->outcomes);
+	over_budget = step->outcomes.failed > 0 && jobs_budget_exceeded(action->action_no, false, &failure);
+	if (over_budget)
+		jobs_report_failure(action->action_no, &failure);
 	bookkeeping_leave(&books);
 	step->next_chunk = cursor.next_chunk;
 
@@ -489,10 +495,12 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	phase = PHASE_COMMIT;
 	transaction_commit(&action->submitter, false);
 	INJECTION("applier-committed");
+	if (over_budget)
+		return STEP_OVER_BUDGET;
 	return to == row_count ? STEP_DONE : STEP_MORE;
 }
 
-void
+bool
 applier_run(const Action *action, const CsvField *header, int nfields, const Task *task)
 {
 	static MemoryContext context = NULL;
@@ -541,6 +549,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 	MemoryContextReset(context);
 	if (result == STEP_LOCKED)
 		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
-	else
+	else if (result != STEP_OVER_BUDGET)
 		board_applied(task, next_chunk);
+	return result != STEP_OVER_BUDGET;
 }

@@ -274,6 +274,8 @@ write_segment(const Action *action, const SegmentParse *parse, SourceState *stat
 	segment.first_line = state->next_line;
 	segment.row_count = parse->nrows + parse->nerrors;
 	segment.parse_errors = parse->nerrors;
+	state->rows_read += segment.row_count;
+	state->parse_errors += parse->nerrors;
 	write_chunks(action, parse, state, &segment);
 	jobs_insert_errors(action->action_no, parse->errors, parse->nerrors);
 	jobs_insert_segment(action->action_no, &segment);
@@ -301,8 +303,27 @@ advance(const SegmentParse *parse, SourceState *state)
 	state->at_end = at_end;
 }
 
-/* Step 3: one transaction; false if the source does not stand there any more. */
+/* More rows have failed than may: noted in the transaction of the segment that does it. */
 static bool
+report_errors(const Action *action, const SegmentParse *parse)
+{
+	Failure failure;
+
+	if (parse->nerrors == 0 || !jobs_budget_exceeded(action->action_no, false, &failure))
+		return false;
+	jobs_report_failure(action->action_no, &failure);
+	return true;
+}
+
+typedef enum SegmentResult
+{
+	SEGMENT_ELSEWHERE, /* the source does not stand there any more */
+	SEGMENT_WRITTEN,
+	SEGMENT_OVER_BUDGET /* written, and more rows have failed than may */
+} SegmentResult;
+
+/* Step 3: one transaction. */
+static SegmentResult
 commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 {
 	static CsvReader *reader = NULL;
@@ -310,6 +331,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 	Bookkeeping       books;
 	SourceState       locked;
 	SegmentParse     *parse;
+	bool              over_budget;
 
 	if (reader == NULL && (reader = csv_reader_create(NULL, NULL)) == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -327,7 +349,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 	{
 		bookkeeping_leave(&books);
 		transaction_commit(NULL, false);
-		return false;
+		return SEGMENT_ELSEWHERE;
 	}
 	bookkeeping_leave(&books);
 
@@ -347,6 +369,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 		write_segment(action, parse, state);
 	advance(parse, state);
 	jobs_write_source(action->action_no, state);
+	over_budget = report_errors(action, parse);
 	bookkeeping_leave(&books);
 	if (parse->keys_only)
 		INJECTION("scanner-before-commit");
@@ -354,7 +377,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 		INJECTION("chunker-before-commit");
 	transaction_commit(&action->submitter, false);
 	INJECTION("chunker-committed");
-	return true;
+	return over_budget ? SEGMENT_OVER_BUDGET : SEGMENT_WRITTEN;
 }
 
 /* Gives back space of the queue, now that there is more in it. */
@@ -371,13 +394,13 @@ rotate(void)
 	transaction_commit(NULL, false);
 }
 
-void
+bool
 chunker_run(ActionSession *session, const Task *task)
 {
-	SourceState state;
-	SourcePin   pin;
-	int64       length;
-	bool        done = true;
+	SourceState   state;
+	SourcePin     pin;
+	int64         length;
+	SegmentResult result = SEGMENT_WRITTEN;
 
 	hopeless = false;
 	if (task_context == NULL)
@@ -396,13 +419,14 @@ chunker_run(ActionSession *session, const Task *task)
 		pin.version_id = state.version_id;
 		INJECTION("chunker-before-download");
 		source_read(session->source, &pin, state.next_offset, length, window);
-		done = commit_segment(session, &state, length);
+		result = commit_segment(session, &state, length);
 	}
 	hopeless = false;
 	rotate();
-	if (done)
+	if (result == SEGMENT_WRITTEN)
 		board_chunked(task, state.lanes, state.lane_chunks, state.at_end);
-	else
+	else if (result == SEGMENT_ELSEWHERE)
 		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
 	MemoryContextReset(task_context);
+	return result != SEGMENT_OVER_BUDGET;
 }

@@ -111,6 +111,15 @@ extern void jobs_delete_event(int64 event_no);
 extern void jobs_report_failure(int64 action_no, const Failure *failure);
 extern void jobs_notify(int64 action_no);
 
+/* ---- error budget (jobs_budget.c) ---- */
+
+/*
+ * True if more rows of the action failed than its option max_errors allows, by
+ * what is committed and what the present transaction has done; *failure says
+ * so.  At the end everything has been tried.
+ */
+extern bool jobs_budget_exceeded(int64 action_no, bool at_end, Failure *failure);
+
 /* ---- queue (jobs_queue.c) ---- */
 
 typedef struct SourceState
@@ -126,6 +135,8 @@ typedef struct SourceState
 	bool  at_end;
 	bool  scanning; /* the file is read for its keys only; next_* say how far */
 	int   lanes;    /* 0: not yet decided */
+	int64 rows_read;
+	int64 parse_errors; /* of these */
 	int32 lane_chunks[MAX_LANES];
 } SourceState;
 

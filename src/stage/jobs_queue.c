@@ -35,7 +35,7 @@
 
 #define SOURCE_COLUMNS \
 	"SELECT size, etag, version_id, header, next_segment, next_offset, next_line, at_end, lane_chunks," \
-	" in_skipped_line, scanning" \
+	" in_skipped_line, scanning, rows_read, parse_errors" \
 	" FROM bulk_action_internal.sources WHERE action_no = $1"
 
 static bool
@@ -59,6 +59,8 @@ fetch_source(Statement *statement, int64 action_no, SourceState *source)
 					  TYPALIGN_INT, &elements, NULL, &source->lanes);
 	source->in_skipped_line = DatumGetBool(statement_value(0, 10, NULL));
 	source->scanning = DatumGetBool(statement_value(0, 11, NULL));
+	source->rows_read = DatumGetInt64(statement_value(0, 12, NULL));
+	source->parse_errors = DatumGetInt64(statement_value(0, 13, NULL));
 	if (source->lanes > MAX_LANES)
 		elog(ERROR, "action number %lld has %d lanes", (long long) action_no, source->lanes);
 	for (int i = 0; i < source->lanes; i++)
@@ -114,9 +116,11 @@ jobs_write_source(int64 action_no, const SourceState *source)
 {
 	static Statement statement = {
 		"UPDATE bulk_action_internal.sources SET header = $2, next_segment = $3, next_offset = $4,"
-		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8, scanning = $9"
+		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8, scanning = $9, rows_read = $10,"
+		" parse_errors = $11"
 		" WHERE action_no = $1",
-		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID, BOOLOID}};
+		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID, BOOLOID, INT8OID,
+		 INT8OID}};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		CStringGetTextDatum(source->header),
@@ -126,7 +130,9 @@ jobs_write_source(int64 action_no, const SourceState *source)
 		BoolGetDatum(source->at_end),
 		int4_array(source->lane_chunks, source->lanes),
 		BoolGetDatum(source->in_skipped_line),
-		BoolGetDatum(source->scanning)};
+		BoolGetDatum(source->scanning),
+		Int64GetDatum(source->rows_read),
+		Int64GetDatum(source->parse_errors)};
 
 	(void) statement_run(&statement, values, NULL);
 }

@@ -26,8 +26,8 @@ static const char *const order_words[] = {"key", "file", NULL};
 typedef struct OptionRule
 {
 	const char        *name;
-	enum jbvType       type;   /* jbvString, jbvNumeric: a whole number */
-	size_t             offset; /* in ActionOptions: char *, an enum, or int */
+	enum jbvType       type;   /* jbvString; jbvNumeric: a whole number; jbvBinary: an ErrorBudget */
+	size_t             offset; /* in ActionOptions: char *, an enum, int or ErrorBudget */
 	const char *const *words;  /* jbvString: the only ones allowed; NULL: any */
 	int                min;    /* jbvNumeric */
 	int                max;
@@ -38,6 +38,7 @@ static const OptionRule option_rules[] = {
 	{"duplicates", jbvString, offsetof(ActionOptions, duplicates), duplicates_words, 0, 0},
 	{"order", jbvString, offsetof(ActionOptions, order), order_words, 0, 0},
 	{"priority", jbvNumeric, offsetof(ActionOptions, priority), NULL, PRIORITY_MIN, PRIORITY_MAX},
+	{"max_errors", jbvBinary, offsetof(ActionOptions, max_errors), NULL, 0, 0},
 };
 
 static const char *
@@ -128,12 +129,49 @@ read_integer(const OptionRule *rule, Numeric value)
 	return (int) number;
 }
 
+/* A number of rows, or a share like "5%". */
+static void
+read_max_errors(const OptionRule *rule, const JsonbValue *value, ErrorBudget *budget)
+{
+	char *given;
+	char *end;
+
+	if (value->type == jbvNumeric)
+	{
+		given = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+		errno = 0;
+		budget->is_share = false;
+		budget->rows = strtoll(given, &end, 10);
+		if (errno == 0 && *end == '\0' && budget->rows >= 0)
+			return;
+	}
+	else if (value->type == jbvString)
+	{
+		given = psprintf("\"%.*s\"", value->val.string.len, value->val.string.val);
+		if (error_budget_parse_share(pnstrdup(value->val.string.val, value->val.string.len), budget))
+			return;
+	}
+	else
+		given = pstrdup(type_name(value->type));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("bulk action option \"%s\" must not be %s", rule->name, given),
+			 errdetail("It can be a whole number of rows from 0, or a share of the rows like \"5%%\" or "
+					   "\"0.25%%\", up to \"100%%\" and with at most four decimals."),
+			 errhint("Leave it out to have %d.", MAX_ERRORS_DEFAULT)));
+}
+
 static void
 option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *options)
 {
 	void *field = (char *) options + rule->offset;
 	char *text;
 
+	if (rule->type == jbvBinary)
+	{
+		read_max_errors(rule, value, field);
+		return;
+	}
 	if (value->type != rule->type)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -167,6 +205,7 @@ options_parse(Jsonb *json, ActionOptions *options)
 	JsonbValue         value;
 
 	memset(options, 0, sizeof(*options));
+	options->max_errors.rows = MAX_ERRORS_DEFAULT;
 	if (!JB_ROOT_IS_OBJECT(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -9,6 +9,8 @@
 
 #include "utils/jsonb.h"
 
+#include "pure/error_budget.h"
+
 /* What becomes of rows of a file that have the same key. */
 typedef enum DuplicatesMode
 {
@@ -24,6 +26,9 @@ typedef enum RowOrder
 	ORDER_FILE /* all rows */
 } RowOrder;
 
+/* Rows that may fail unless the option says something else; it bounds the table of errors. */
+#define MAX_ERRORS_DEFAULT 1000000
+
 #define PRIORITY_MIN (-100)
 #define PRIORITY_MAX 100
 
@@ -33,6 +38,7 @@ typedef struct ActionOptions
 	DuplicatesMode duplicates;
 	RowOrder       order;
 	int            priority; /* between streams, the greater first */
+	ErrorBudget    max_errors;
 } ActionOptions;
 
 /*
