@@ -30,6 +30,7 @@ int   bulk_action_max_queued_chunks = 128;
 int   bulk_action_max_attempts = 10;
 int   bulk_action_idle_timeout = 10000;
 int   bulk_action_rescan_interval = 300;
+int   bulk_action_retention = 30 * 24 * 60;
 char *bulk_action_file_root = NULL;
 
 static shmem_request_hook_type previous_shmem_request = NULL;
@@ -75,6 +76,11 @@ define_settings(void)
 							"Interval at which all databases are looked at for wake-ups that were lost.",
 							NULL,
 							&bulk_action_rescan_interval, 300, 1, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bulk_action.retention",
+							"Time after which actions that have ended are forgotten, with their errors; 0 or -1: never.",
+							NULL,
+							&bulk_action_retention, 30 * 24 * 60, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("bulk_action.file_root",
 							   "Directory under which file:// sources may lie; empty: none are read.",

@@ -50,7 +50,16 @@ CREATE UNIQUE INDEX actions_idempotency ON bulk_action_internal.actions
 	(submitted_role, account_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX actions_unfinished ON bulk_action_internal.actions (action_no)
 	WHERE state IN ('queued', 'running', 'paused');
+CREATE INDEX actions_ended ON bulk_action_internal.actions (finished_at)
+	WHERE state IN ('completed', 'cancelled', 'failed');
 CREATE SEQUENCE bulk_action_internal.stream_positions;
+
+-- Actions that ended long ago disappear at once, their rows in other tables piece by piece.
+CREATE TABLE bulk_action_internal.forgotten (
+	action_no bigint PRIMARY KEY
+);
+COMMENT ON TABLE bulk_action_internal.forgotten IS
+	'numbers of actions that are gone (bulk_action.retention), until all that belongs to them is, too';
 
 -- What workers report and callers ask for; consumed (deleted) by the coordinator.
 CREATE TABLE bulk_action_internal.events (

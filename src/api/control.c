@@ -27,6 +27,7 @@
 #include "base/compat.h"
 #include "service/bookkeeping.h"
 #include "service/wake.h"
+#include "stage/jobs.h"
 
 BULK_ACTION_FUNCTION(bulk_action_cancel);
 BULK_ACTION_FUNCTION(bulk_action_purge);
@@ -42,37 +43,6 @@ static Statement cancel_insert = {
 		   " SELECT $1, 'cancel' WHERE NOT EXISTS (SELECT FROM bulk_action_internal.events AS e"
 		   " WHERE e.action_no = $1 AND e.kind = 'cancel')",
 	.argtypes = {INT8OID, InvalidOid},
-};
-
-static Statement finished_delete = {
-	.sql = "WITH purged AS ("
-		   "  DELETE FROM bulk_action_internal.actions AS a WHERE a.action_no IN ("
-		   "   SELECT f.action_no FROM bulk_action_internal.actions AS f"
-		   "   WHERE f.state IN ('completed', 'cancelled', 'failed')"
-		   "   AND f.finished_at < pg_catalog.now() - $2"
-		   "   AND pg_catalog.pg_has_role($1, f.submitted_role, 'USAGE')"
-		   "   FOR UPDATE SKIP LOCKED)"
-		   "  RETURNING a.action_no),"
-		   " stats AS (DELETE FROM bulk_action_internal.stats AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " errors AS (DELETE FROM bulk_action_internal.errors AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " segments AS (DELETE FROM bulk_action_internal.segments AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " cursors AS (DELETE FROM bulk_action_internal.cursors AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " sources AS (DELETE FROM bulk_action_internal.sources AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " keys AS (DELETE FROM bulk_action_internal.keys AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " duplicates AS (DELETE FROM bulk_action_internal.duplicates AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " superseded AS (DELETE FROM bulk_action_internal.superseded AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no),"
-		   " events AS (DELETE FROM bulk_action_internal.events AS t USING purged AS p"
-		   "  WHERE t.action_no = p.action_no)"
-		   " SELECT pg_catalog.count(*) FROM purged",
-	.argtypes = {OIDOID, INTERVALOID, InvalidOid},
 };
 
 /* Asks for it; false if the action has ended. */
@@ -117,7 +87,7 @@ bulk_action_purge(PG_FUNCTION_ARGS)
 {
 	Interval   *older_than = PG_GETARG_INTERVAL_P(0);
 	Interval    zero = {0};
-	Datum       values[2] = {ObjectIdGetDatum(GetUserId()), IntervalPGetDatum(older_than)};
+	Oid         user = GetUserId();
 	Bookkeeping bookkeeping;
 	int64       purged;
 
@@ -134,8 +104,7 @@ bulk_action_purge(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	bookkeeping_enter(&bookkeeping);
-	statement_run(&finished_delete, values, NULL);
-	purged = DatumGetInt64(statement_value(0, 1, NULL));
+	purged = jobs_purge(user, older_than);
 	bookkeeping_leave(&bookkeeping);
 	SPI_finish();
 	PG_RETURN_INT64(purged);

@@ -31,6 +31,7 @@
 #include "base/injection.h"
 #include "process/background.h"
 #include "process/recruiting.h"
+#include "process/retention.h"
 #include "service/bookkeeping.h"
 #include "service/transaction.h"
 #include "stage/connect_check.h"
@@ -554,6 +555,7 @@ bulk_action_coordinator_main(Datum arg)
 		look_again = finish_actions();
 		look_again |= release_suspect();
 		notify_ends();
+		look_again |= retention_round();
 		timeout_ms = recruit_workers(birth->database, give_up_group);
 		if (nrunning > 0)
 			record_statistics();

@@ -24,6 +24,7 @@ extern int   bulk_action_max_queued_chunks;
 extern int   bulk_action_max_attempts;
 extern int   bulk_action_idle_timeout;    /* ms */
 extern int   bulk_action_rescan_interval; /* s */
+extern int   bulk_action_retention;       /* min; 0 or less: for ever */
 extern char *bulk_action_file_root;
 
 /* ---- life ---- */

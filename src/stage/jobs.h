@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "service/board.h"
 #include "service/transaction.h"
 #include "stage/options.h"
@@ -119,6 +121,14 @@ extern void jobs_notify(int64 action_no);
  * so.  At the end everything has been tried.
  */
 extern bool jobs_budget_exceeded(int64 action_no, bool at_end, Failure *failure);
+
+/* ---- forgetting (jobs_retention.c) ---- */
+
+/* Forgets the actions of this user that ended longer ago than that; returns how many. */
+extern int64 jobs_purge(Oid user, const Interval *older_than);
+
+/* A limited part of what ended so long ago, of all users; true if there may be more to do. */
+extern bool jobs_forget_old(int older_than_minutes);
 
 /* ---- queue (jobs_queue.c) ---- */
 
