@@ -27,7 +27,13 @@
 #define TABLES_OF_ACTIONS(X) \
 	X(stats) \
 	X(errors) \
-	X(superseded) X(keys) X(duplicates) X(segments) X(cursors) X(sources) X(events)
+	X(superseded) \
+	X(keys) \
+	X(duplicates) \
+	X(segments) \
+	X(cursors) \
+	X(sources) \
+	X(events)
 
 #define PURGE_TABLE(name) \
 	", " #name " AS (DELETE FROM bulk_action_internal." #name " AS t USING purged AS p" \
