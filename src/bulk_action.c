@@ -78,8 +78,8 @@ define_settings(void)
 							&bulk_action_rescan_interval, 300, 1, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("bulk_action.retention",
-							"Time after which actions that have ended are forgotten, with their errors; 0 or -1: never.",
-							NULL,
+							"Time after which actions that have ended are forgotten.",
+							"With their statistics and errors; 0 or -1: never.",
 							&bulk_action_retention, 30 * 24 * 60, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MIN,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("bulk_action.file_root",

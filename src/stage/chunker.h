@@ -12,9 +12,10 @@
 /*
  * Runs a chunking task to its end, with no transaction open before and after,
  * and tells the board.  False if the board was not told, because more rows have
- * failed than may: that is reported, and the action must be closed.  Errors are raised, possibly with a transaction open;
- * chunker_is_hopeless says whether the last one will come back however often
- * the task is tried (the file, its header, the table, a privilege).
+ * failed than may: that is reported, and the action must be closed.  Errors are
+ * raised, possibly with a transaction open; chunker_is_hopeless says whether the
+ * last one will come back however often the task is tried (the file, its
+ * header, the table, a privilege).
  */
 extern bool chunker_run(ActionSession *session, const Task *task);
 extern bool chunker_is_hopeless(void);
