@@ -240,6 +240,17 @@ extension_is_there(void)
 	return there;
 }
 
+/*
+ * Ended from outside, perhaps between the commit of a report and the words to
+ * the coordinator that belong to it.
+ */
+static void
+wake_after_death(int code, Datum database)
+{
+	if (code != 0)
+		database_wake(DatumGetObjectId(database));
+}
+
 void
 bulk_action_worker_main(Datum arg)
 {
@@ -247,6 +258,7 @@ bulk_action_worker_main(Datum arg)
 	TimestampTz  idle_since = GetCurrentTimestamp();
 	bool         untidy = false;
 
+	before_shmem_exit(wake_after_death, ObjectIdGetDatum(birth->database));
 	BackgroundWorkerInitializeConnectionByOid(birth->database, birth->session_user, 0);
 	transaction_install();
 	if (!extension_is_there())
