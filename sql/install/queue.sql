@@ -12,6 +12,7 @@ CREATE TABLE bulk_action_internal.sources (
 	in_skipped_line boolean NOT NULL DEFAULT false,
 	at_end boolean NOT NULL DEFAULT false,
 	scanning boolean NOT NULL DEFAULT false,
+	key_signature text,
 	rows_read bigint NOT NULL DEFAULT 0,
 	parse_errors bigint NOT NULL DEFAULT 0,
 	lane_chunks integer[] NOT NULL DEFAULT '{}'
@@ -25,6 +26,8 @@ COMMENT ON COLUMN bulk_action_internal.sources.scanning IS
 	'the file is read for the first time, for its keys only; next_* say how far';
 COMMENT ON COLUMN bulk_action_internal.sources.rows_read IS
 	'sum over the segments, like parse_errors, for what has to know it often';
+COMMENT ON COLUMN bulk_action_internal.sources.key_signature IS
+	'how the target compared keys when the first segment was read: operator family/type/collation of each';
 COMMENT ON COLUMN bulk_action_internal.sources.lane_chunks IS 'chunks written so far, per lane; its length is the number of lanes';
 
 -- One row per committed segment, never updated. The chunk_* arrays run in parallel: they list the

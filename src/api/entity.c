@@ -42,6 +42,7 @@
 #include "api/entity_type.h"
 #include "api/table_columns.h"
 #include "base/compat.h"
+#include "pure/error_report.h"
 #include "service/bookkeeping.h"
 
 BULK_ACTION_FUNCTION(bulk_action_register_entity);
@@ -177,6 +178,12 @@ columns_find(Relation target, char **names, int count, const char *what)
 					 errmsg("system column \"%s\" cannot be among the %s", names[i], what),
 					 errdetail("System columns are maintained by the server."),
 					 errhint("Name ordinary columns of the target table.")));
+		if (error_report_is_column(names[i], strlen(names[i])))
+			ereport(ERROR,
+					(errcode(ERRCODE_RESERVED_NAME),
+					 errmsg("column \"%s\" cannot be among the %s", names[i], what),
+					 errdetail("In files a column of this name is one of an error report, and is ignored."),
+					 errhint("Rename the column of the table.")));
 		if (bms_is_member(column.number, numbers))
 			ereport(ERROR,
 					(errcode(ERRCODE_DUPLICATE_COLUMN),

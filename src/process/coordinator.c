@@ -271,10 +271,26 @@ finish_actions(void)
 /* ---- what has come up ---- */
 
 /*
- * Takes up events.  Of an action that is not on the board nobody does anything:
- * it ends here.  But a worker may still be inside one that a coordinator before
- * this one had put there; that one is taken over first.
+ * Inside a transaction: ends an action that this coordinator has not put on the
+ * board.  One before it may have: then nobody is to begin a task of it any more,
+ * and if a worker is still inside one, its end is awaited.
  */
+static void
+end_unknown(int64 action_no, const char *id, const char *state, const Failure *failure, bool interrupt)
+{
+	board_close(birth->database, action_no, interrupt);
+	if (board_is_busy(birth->database, action_no))
+	{
+		database_wake(birth->database);
+		return;
+	}
+	end_action(action_no, id, state, failure);
+	board_remove(birth->database, action_no);
+	/* Its successor in the stream is next. */
+	database_wake(birth->database);
+}
+
+/* Takes up an event. */
 static void
 take_event(const ActionEvent *event)
 {
@@ -286,10 +302,8 @@ take_event(const ActionEvent *event)
 		jobs_delete_event(event->event_no);
 	else if (entry != NULL)
 		begin_ending(entry, state, &event->failure, cancel);
-	else if (board_is_busy(birth->database, event->action_no))
-		database_wake(birth->database);
 	else
-		end_action(event->action_no, event->action_id, state, &event->failure);
+		end_unknown(event->action_no, event->action_id, state, &event->failure, cancel);
 }
 
 /* All of them, or an action that was cancelled before it began would be begun. */
@@ -358,9 +372,11 @@ quarantine(StreamHead *heads, int n)
 			.message = psprintf("the server crashed %d times while this action was running", suspect->crashes),
 			.hint = "The server's log says what crashed; look at triggers and functions of the target table first."};
 
-		end_action(suspect->action_no, suspect->id, "failed", &failure);
+		if (find_running(suspect->action_no) != NULL)
+			begin_ending(find_running(suspect->action_no), "failed", &failure, false);
+		else
+			end_unknown(suspect->action_no, suspect->id, "failed", &failure, false);
 		suspect->action_no = 0;
-		database_wake(birth->database);
 		return false;
 	}
 	if (find_running(suspect->action_no) != NULL)
@@ -421,10 +437,8 @@ look(void)
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
-			end_action(heads[i].action_no, heads[i].id, "failed", &failure);
+			end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false);
 			heads[i].action_no = 0;
-			/* Its successor in the stream is next. */
-			database_wake(birth->database);
 		}
 		else
 		{

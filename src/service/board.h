@@ -151,7 +151,7 @@ extern bool board_publish(Oid database, Oid session_user, int64 action_no, int p
 extern void board_close(Oid database, int64 action_no, bool interrupt);
 extern bool board_is_busy(Oid database, int64 action_no);
 
-/* Chunks written and applied so far; grows as long as the action makes progress. */
+/* Segments, chunks written and chunks applied so far; grows as long as the action makes progress. */
 extern int64 board_chunks_passed(Oid database, int64 action_no);
 extern bool  board_is_closed(int entry, int64 action_no);
 extern void  board_remove(Oid database, int64 action_no);

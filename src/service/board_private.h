@@ -44,6 +44,7 @@ typedef struct BoardAction
 	bool           closed;
 	bool           worker_seen; /* one of its group has asked for a task and left since the coordinator looked */
 	ActionProgress progress;
+	int64          segments;    /* chunked or scanned since it was put here */
 	int            chunking_by; /* slot inside the chunking task, or NOBODY */
 	int            chunking_attempts;
 	int            chunking_deaths; /* of workers inside it, in a row */

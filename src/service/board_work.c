@@ -248,6 +248,8 @@ board_chunks_passed(Oid database, int64 action_no)
 
 	board_lock();
 	action = find_action(database, action_no);
+	if (action != NULL)
+		passed = action->segments;
 	for (int lane = 0; action != NULL && lane < action->progress.lanes; lane++)
 		passed += (int64) action->progress.produced[lane] + action->progress.next[lane];
 	board_unlock();
@@ -503,6 +505,7 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
 	{
 		bool first = action->progress.lanes == 0;
 
+		action->segments++;
 		action->chunking_attempts = 0;
 		action->chunking_deaths = 0;
 		action->chunking_due = 0;

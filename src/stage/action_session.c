@@ -78,7 +78,7 @@ action_session_get(int64 action_no)
 	bookkeeping_enter(&books);
 	session->action = jobs_load_action(action_no, context);
 	if (session->action != NULL && jobs_read_source(action_no, &source) && source.header != NULL)
-		action_session_set_header(session, source.header, strlen(source.header));
+		action_session_set_header(session, source.header, strlen(source.header), source.key_signature);
 	bookkeeping_leave(&books);
 	transaction_commit(NULL, false);
 
@@ -100,7 +100,7 @@ action_session_need_header(ActionSession *session)
 	bookkeeping_enter(&books);
 	if (!jobs_read_source(session->action->action_no, &source) || source.header == NULL)
 		elog(ERROR, "bulk action %s has chunks but no header", session->action->id);
-	action_session_set_header(session, source.header, strlen(source.header));
+	action_session_set_header(session, source.header, strlen(source.header), source.key_signature);
 	bookkeeping_leave(&books);
 	transaction_commit(NULL, false);
 }
@@ -134,7 +134,7 @@ action_session_open_source(ActionSession *session)
 }
 
 void
-action_session_set_header(ActionSession *session, const char *record, size_t length)
+action_session_set_header(ActionSession *session, const char *record, size_t length, const char *key_signature)
 {
 	RowDecoder   *decoder = row_decoder_create(0, NULL);
 	DecodedRow    row;
@@ -157,6 +157,7 @@ action_session_set_header(ActionSession *session, const char *record, size_t len
 		session->header[i].len = row.cells[i].len;
 	}
 	session->nfields = row.ncells;
+	session->action->key_signature = key_signature != NULL ? pstrdup(key_signature) : NULL;
 	MemoryContextSwitchTo(old);
 	row_decoder_free(decoder);
 }

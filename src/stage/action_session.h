@@ -31,8 +31,12 @@ extern ActionSession *action_session_get(int64 action_no);
 /* Opens the source, or sees whether the submitter may read it still; with no transaction open. */
 extern void action_session_open_source(ActionSession *session);
 
-/* Takes the header record as it stands in the file; an error if it cannot be read. */
-extern void action_session_set_header(ActionSession *session, const char *record, size_t length);
+/*
+ * Takes the header record as it stands in the file, and how the target compared
+ * keys when it was read (NULL: it is being read); an error if it cannot be read.
+ */
+extern void action_session_set_header(ActionSession *session, const char *record, size_t length,
+									  const char *key_signature);
 
 /* Reads the header from the queue if it is not known yet, with no transaction open. */
 extern void action_session_need_header(ActionSession *session);

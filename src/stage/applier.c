@@ -33,9 +33,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -43,6 +42,7 @@
 #include "base/injection.h"
 #include "service/bookkeeping.h"
 #include "stage/applier.h"
+#include "stage/constraints.h"
 #include "stage/duplicates.h"
 #include "stage/failure.h"
 #include "stage/row_batch.h"
@@ -93,30 +93,6 @@ compare_rows(const void *left, const void *right, void *arg)
 	return order != 0 ? order : (l > r) - (l < r);
 }
 
-static void
-set_constraints(bool deferred)
-{
-	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
-
-	statement->deferred = deferred;
-	AfterTriggerSetState(statement);
-}
-
-/*
- * Runs deferred constraint triggers now, after each statement, so that they
- * count as part of its rows and a later row with the same key heals nothing.
- * From then on nothing would be deferred in this transaction, and a row might
- * fail for what a trigger of its own makes good, only because others went
- * before it.  So what can be deferred is, for the rows that come next: also
- * what is initially immediate, as there is no way back to how it was at first.
- */
-static void
-check_deferred_constraints(void)
-{
-	set_constraints(false);
-	set_constraints(true);
-}
-
 /*
  * Applies rows that have converted.  They go in the order of their keys, so
  * that transactions that overlap lock rows in one order; rows with the same
@@ -156,7 +132,7 @@ apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
 			for (int f = 0; f < batch->target->nfields; f++)
 				sets_anything |= batch->sets[set][f];
 			found = update_plan_run(batch, set, together, count);
-			check_deferred_constraints();
+			constraints_check_deferred();
 			if (found > count)
 				ereport(ERROR,
 						(errcode(ERRCODE_CARDINALITY_VIOLATION),
@@ -212,7 +188,13 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 		}
 		else
 			for (; at < n; at++)
+			{
+				/* What a trigger sets for its transaction (SET LOCAL) is not the next row's. */
+				int level = NewGUCNestLevel();
+
 				apply_rows(step->batch, rows + at, 1, &outcomes);
+				AtEOXact_GUC(true, level);
+			}
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(step->context);
 		CurrentResourceOwner = owner;
@@ -462,6 +444,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	{
 		phase = PHASE_PREPARE;
 		update_plan_prepare(step->batch);
+		constraints_prepare();
 		phase = PHASE_ROWS;
 		to = apply_range(step, from, row_count - from > limit ? from + limit : row_count);
 		phase = PHASE_PREPARE;

@@ -76,7 +76,7 @@ take_header(ActionSession *session, SegmentParse *parse, SourceState *state)
 																	"it is not a complete line of valid text"),
 				 errhint("The first line must name the columns, with a comma between them.")));
 	state->header = pnstrdup(parse->record.raw, parse->record.raw_len);
-	action_session_set_header(session, state->header, parse->record.raw_len);
+	action_session_set_header(session, state->header, parse->record.raw_len, state->key_signature);
 }
 
 /* ---- writing ---- */
@@ -252,10 +252,15 @@ parse_window(ActionSession *session, SourceState *state, SegmentParse *parse, in
 	if (state->next_segment == 0)
 		take_header(session, parse, state);
 	else if (session->nfields == 0)
-		action_session_set_header(session, state->header, strlen(state->header));
+		action_session_set_header(session, state->header, strlen(state->header), state->key_signature);
 
 	submitter_enter(&session->action->submitter, &frame);
 	parse->target = target_open(session->action, session->header, session->nfields, AccessShareLock);
+	if (state->key_signature == NULL)
+	{
+		state->key_signature = parse->target->key_signature;
+		session->action->key_signature = MemoryContextStrdup(session->context, state->key_signature);
+	}
 	hopeless = false;
 	segment_parse(parse);
 	INJECTION("chunker-parsed");

@@ -44,7 +44,9 @@ typedef struct KeyBlock
 	DecodedRow  decoded;
 	bool        in_row;
 	int         nkeys;
-	int         n;
+	int         row_count; /* that the segment says it has */
+	int         decoded_rows;
+	int         n;      /* that have converted */
 	Datum      *values; /* nkeys per row */
 	int64      *lines;
 } KeyBlock;
@@ -59,16 +61,18 @@ convert_keys(Target *target, KeyBlock *block)
 		Datum           *values = block->values + (Size) block->n * block->nkeys;
 		RowDecoderStatus status = row_decoder_next(block->decoder, &block->decoded);
 
-		if (status == ROW_DECODER_END)
+		if (status == ROW_DECODER_END && block->decoded_rows == block->row_count)
 			return;
 		if (status == ROW_DECODER_NO_MEMORY)
 			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-		if (status != ROW_DECODER_ROW || block->decoded.ncells != block->nkeys)
+		if (status != ROW_DECODER_ROW || block->decoded.ncells != block->nkeys ||
+			block->decoded_rows == block->row_count)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("the keys of a segment are malformed"),
 					 errdetail_internal("%s", block->decoded.message ? block->decoded.message :
-																	   "a row has another number of cells")));
+																	   "another number of rows or cells")));
+		block->decoded_rows++;
 		block->in_row = true;
 		for (int i = 0; i < block->nkeys; i++)
 			values[i] = target_convert(&target->columns[target->keys[i].field], block->decoded.cells[i].data);
@@ -85,7 +89,8 @@ read_block(Target *target, KeyBlock *block, const char *payload, size_t length, 
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool done = false;
 
-	block->n = 0;
+	block->n = block->decoded_rows = 0;
+	block->row_count = row_count;
 	block->in_row = false;
 	block->nkeys = target->nkeys;
 	block->values = palloc_extended(sizeof(Datum) * row_count * target->nkeys, MCXT_ALLOC_HUGE);

@@ -35,6 +35,7 @@ typedef struct Action
 	int           nupdates; /* -1: every column that can be updated */
 	char        **update_columns;
 	ActionOptions options;
+	char         *key_signature; /* that of the first segment; NULL: not read yet */
 } Action;
 
 /* NULL if the action does not exist or is not running. */
@@ -54,7 +55,10 @@ typedef struct StreamHead
 /* Gives newly seen actions their position in their stream. */
 extern void jobs_position_actions(void);
 
-/* Unfinished actions that are first in their stream, at most max, most urgent first. */
+/*
+ * Unfinished actions that are first in their stream, at most max and, of one
+ * session user, as many as may be on the board; the most urgent of each first.
+ */
 extern int  jobs_stream_heads(StreamHead **heads, int max);
 extern void jobs_start_action(int64 action_no);
 
@@ -143,8 +147,9 @@ typedef struct SourceState
 	int64 next_line;
 	bool  in_skipped_line; /* next_offset lies in a line that is too long */
 	bool  at_end;
-	bool  scanning; /* the file is read for its keys only; next_* say how far */
-	int   lanes;    /* 0: not yet decided */
+	char *key_signature; /* of the target when the first segment was read; NULL before */
+	bool  scanning;      /* the file is read for its keys only; next_* say how far */
+	int   lanes;         /* 0: not yet decided */
 	int64 rows_read;
 	int64 parse_errors; /* of these */
 	int32 lane_chunks[MAX_LANES];

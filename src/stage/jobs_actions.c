@@ -105,15 +105,18 @@ jobs_stream_heads(StreamHead **heads, int max)
 {
 	static Statement statement = {
 		"SELECT head.action_no, head.id, head.state, head.session_role, head.crashes, head.priority"
-		" FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role, crashes,"
-		"   coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
-		"  FROM bulk_action_internal.actions"
-		"  WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
-		"  ORDER BY account_id, entity_type, stream_position) AS head"
-		" WHERE head.state <> 'paused'"
-		" ORDER BY head.state = 'running' DESC, head.priority DESC, head.action_no LIMIT $1",
-		{INT4OID}};
-	Datum values[] = {Int32GetDatum(max)};
+		" FROM (SELECT s.*, pg_catalog.row_number() OVER (PARTITION BY s.session_role"
+		"   ORDER BY s.state = 'running' DESC, s.priority DESC, s.action_no) AS rank"
+		"  FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role, crashes,"
+		"    coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
+		"   FROM bulk_action_internal.actions"
+		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
+		"   ORDER BY account_id, entity_type, stream_position) AS s"
+		"  WHERE s.state <> 'paused') AS head"
+		" WHERE head.rank <= $2"
+		" ORDER BY head.state = 'running' DESC, head.rank, head.action_no LIMIT $1",
+		{INT4OID, INT8OID}};
+	Datum values[] = {Int32GetDatum(max), Int64GetDatum(BOARD_MAX_SHARE)};
 	int   n = (int) statement_run(&statement, values, NULL);
 
 	*heads = palloc0(sizeof(StreamHead) * Max(n, 1));

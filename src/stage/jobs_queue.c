@@ -35,7 +35,7 @@
 
 #define SOURCE_COLUMNS \
 	"SELECT size, etag, version_id, header, next_segment, next_offset, next_line, at_end, lane_chunks," \
-	" in_skipped_line, scanning, rows_read, parse_errors" \
+	" in_skipped_line, scanning, rows_read, parse_errors, key_signature" \
 	" FROM bulk_action_internal.sources WHERE action_no = $1"
 
 static bool
@@ -61,6 +61,7 @@ fetch_source(Statement *statement, int64 action_no, SourceState *source)
 	source->scanning = DatumGetBool(statement_value(0, 11, NULL));
 	source->rows_read = DatumGetInt64(statement_value(0, 12, NULL));
 	source->parse_errors = DatumGetInt64(statement_value(0, 13, NULL));
+	source->key_signature = statement_text(0, 14);
 	if (source->lanes > MAX_LANES)
 		elog(ERROR, "action number %lld has %d lanes", (long long) action_no, source->lanes);
 	for (int i = 0; i < source->lanes; i++)
@@ -117,10 +118,10 @@ jobs_write_source(int64 action_no, const SourceState *source)
 	static Statement statement = {
 		"UPDATE bulk_action_internal.sources SET header = $2, next_segment = $3, next_offset = $4,"
 		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8, scanning = $9, rows_read = $10,"
-		" parse_errors = $11"
+		" parse_errors = $11, key_signature = $12"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID, BOOLOID, INT8OID,
-		 INT8OID}};
+		 INT8OID, TEXTOID}};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		CStringGetTextDatum(source->header),
@@ -132,7 +133,8 @@ jobs_write_source(int64 action_no, const SourceState *source)
 		BoolGetDatum(source->in_skipped_line),
 		BoolGetDatum(source->scanning),
 		Int64GetDatum(source->rows_read),
-		Int64GetDatum(source->parse_errors)};
+		Int64GetDatum(source->parse_errors),
+		CStringGetTextDatum(source->key_signature)};
 
 	(void) statement_run(&statement, values, NULL);
 }
@@ -274,7 +276,7 @@ jobs_read_chunk(int64 action_no, int lane, int chunk_no, int *row_count, size_t 
 					(long long) action_no)));
 }
 
-/* Bytes of a generation with its TOAST table; 0 also if somebody has it for himself. */
+/* Bytes of a generation with its TOAST table; -1 if somebody has it for himself. */
 static int64
 generation_size(int generation)
 {
@@ -283,7 +285,7 @@ generation_size(int generation)
 	int64    blocks;
 
 	if (!ConditionalLockRelationOid(oid, AccessShareLock))
-		return 0;
+		return -1;
 	rel = table_open(oid, NoLock);
 	blocks = RelationGetNumberOfBlocks(rel);
 	if (OidIsValid(rel->rd_rel->reltoastrelid))
@@ -339,9 +341,10 @@ empty_generation(int generation, int present, int max)
 	Datum            limit[] = {Int32GetDatum(max + 1)};
 	Datum            target[] = {Int16GetDatum(present)};
 	int              live;
+	int64            size = generation_size(generation);
 
-	if (generation_size(generation) == 0)
-		return true;
+	if (size <= 0)
+		return size == 0;
 	/* Anyone inside, pg_dump for one, puts it off. */
 	if (!ConditionalLockRelationOid(generation_oid(generation), AccessExclusiveLock))
 		return false;
@@ -368,7 +371,7 @@ jobs_rotate(bool all)
 	int64 size = 0;
 
 	for (int i = 0; all && i < GENERATIONS; i++)
-		size += generation_size(i);
+		size += Max(generation_size(i), 0);
 	if (all && size == 0)
 		return;
 	if (statement_run(&lock, NULL, NULL) == 0)

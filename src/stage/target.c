@@ -20,6 +20,7 @@
 #include "catalog/pg_amop.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_opfamily.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
@@ -97,6 +98,38 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 }
 
 /*
+ * Which rows have the same key, and so which lane each is in, has been decided
+ * with the first segment.  If that is no longer what the table says, rows of one
+ * key may be in different lanes.
+ */
+static void
+check_key_signature(const Action *action, Target *target, Relation rel)
+{
+	StringInfoData signature;
+
+	initStringInfo(&signature);
+	for (int i = 0; i < target->nkeys; i++)
+	{
+		AttrNumber       number = get_attnum(RelationGetRelid(rel), action->key_columns[i]);
+		const TargetKey *key = &target->keys[i];
+
+		/* Integers of all sizes compare and hash alike: a column may be widened. */
+		appendStringInfo(&signature, "%s%u/%u/%u%s", i > 0 ? " " : "", key->family,
+						 key->family == INTEGER_BTREE_FAM_OID ?
+							 InvalidOid :
+							 getBaseType(TupleDescAttr(RelationGetDescr(rel), number - 1)->atttypid),
+						 key->collation, key->hashable ? "" : "/-");
+	}
+	target->key_signature = signature.data;
+	if (action->key_signature != NULL && strcmp(action->key_signature, signature.data) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("the key of %s was changed while the file was being read", target->qualified_name),
+				 errdetail("Its type, collation or index compares in another way than at the beginning of the file."),
+				 errhint("Submit the file again.")));
+}
+
+/*
  * The index that makes the key unique, and how it compares.  Its operators
  * decide what "the same key" means.
  */
@@ -145,6 +178,7 @@ describe_key(const Action *action, Target *target, Relation rel)
 			Oid               type = index->rd_opcintype[i];
 			TypeCacheEntry   *entry;
 
+			key->family = family;
 			key->equality = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
 			key->less = get_opfamily_member(family, type, type, BTLessStrategyNumber);
 			key->collation = index->rd_indcollation[i];
@@ -159,7 +193,10 @@ describe_key(const Action *action, Target *target, Relation rel)
 		}
 		index_close(index, NoLock);
 		if (match)
+		{
+			check_key_signature(action, target, rel);
 			return;
+		}
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

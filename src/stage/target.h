@@ -39,6 +39,7 @@ typedef struct TargetKey
 	int      field;    /* of the file */
 	Oid      equality; /* operators of the index's operator family */
 	Oid      less;
+	Oid      family;
 	Oid      collation;
 	FmgrInfo compare; /* btree order procedure */
 	FmgrInfo hash;    /* extended hash procedure that agrees with equality */
@@ -55,7 +56,8 @@ typedef struct Target
 	TargetColumn *columns; /* one per field of the file */
 	int           nkeys;
 	TargetKey    *keys;
-	bool          hashable; /* all key columns are: the file can have several lanes */
+	bool          hashable;      /* all key columns are: the file can have several lanes */
+	char         *key_signature; /* how keys are compared and hashed */
 } Target;
 
 /*

@@ -233,6 +233,32 @@ SQL
 	cmp_ok(value_of($node, 'SELECT last_value - 1000 FROM public.checked'), '<=', 4, 'the others have not been looked at');
 }
 
+# --- a key that changes -----------------------------------------------------------------------------------
+
+# Which lane a row is in depends on how its key compares. When that changes in the middle of a file, equal
+# keys could be in different lanes: the action cannot go on.
+foreach my $mode (qw(all first))
+{
+	$node->safe_psql('postgres', <<'SQL');
+DROP TABLE IF EXISTS public.changing;
+CREATE TABLE public.changing (id bigint PRIMARY KEY, name text);
+INSERT INTO public.changing SELECT generate_series(1, 1000);
+SELECT bulk_action.bulk_action_register_entity('changing', 'public.changing', ARRAY['id']);
+CREATE OR REPLACE FUNCTION public.retype() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  ALTER TABLE public.changing ALTER COLUMN id TYPE text;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER retype AFTER UPDATE ON bulk_action_internal.sources FOR EACH ROW
+  WHEN (old.next_segment = 0 AND new.next_segment = 1) EXECUTE FUNCTION public.retype();
+SQL
+	my $id = run_file('changing', file('id,name', map { (1 + $_ % 1000) . ',a name of some length' } 1 .. 60_000), qq({"duplicates": "$mode"}));
+	$node->safe_psql('postgres', 'DROP TRIGGER retype ON bulk_action_internal.sources');
+	is_deeply([ rows_of($node, "SELECT state, error_code, error_message FROM bulk_action.bulk_actions WHERE id = '$id'") ],
+		[ [ 'failed', '42P17', 'the key of public.changing was changed while the file was being read' ] ],
+		"a key that is given another type in the middle of the file, $mode");
+}
+
 # --- memory --------------------------------------------------------------------------------------------
 
 # One lane whose keys do not fit into the memory of the sort: it goes to disk.
