@@ -41,7 +41,7 @@ COMMENT ON COLUMN bulk_action_internal.actions.parent_id IS
 	'the action whose error report the file is; no reference, because that may be purged before this one';
 COMMENT ON COLUMN bulk_action_internal.actions.settings IS 'what was captured at submit: name, value, name, value ...';
 COMMENT ON COLUMN bulk_action_internal.actions.stream_position IS
-	'place in the stream (account, entity), given once by the coordinator when it first sees the action committed';
+	'place in the stream (account, entity), given by the coordinator when it first sees the action committed, or retried';
 COMMENT ON COLUMN bulk_action_internal.actions.crashes IS
 	'times the server has restarted while the action was running, since it last made progress';
 COMMENT ON COLUMN bulk_action_internal.actions.suspect IS
@@ -65,7 +65,8 @@ COMMENT ON TABLE bulk_action_internal.forgotten IS
 CREATE TABLE bulk_action_internal.events (
 	event_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	action_no bigint NOT NULL,
-	kind text NOT NULL CHECK (kind IN ('cancel', 'failed')),
+	kind text NOT NULL CHECK (kind IN ('cancel', 'pause', 'resume', 'retry', 'failed', 'trouble')),
+	options jsonb,
 	error_code text,
 	error_message text,
 	error_detail text,
@@ -74,6 +75,9 @@ CREATE TABLE bulk_action_internal.events (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE bulk_action_internal.events IS 'requests of callers and reports of workers, until the coordinator has acted on them';
+COMMENT ON COLUMN bulk_action_internal.events.kind IS
+	'cancel, pause, resume, retry: asked for by a caller; failed, trouble: reported by a worker, to end or to pause the action';
+COMMENT ON COLUMN bulk_action_internal.events.options IS 'with retry: options of the action that change';
 
 -- Counts of an action, written by the coordinator about once a second and, exact, when it ends.
 CREATE TABLE bulk_action_internal.stats (

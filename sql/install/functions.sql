@@ -21,6 +21,27 @@ AS 'MODULE_PATHNAME', 'bulk_action_cancel';
 COMMENT ON FUNCTION bulk_action.bulk_action_cancel(uuid) IS
 	'asks for an action to be cancelled; rows already applied stay. False if the action has ended already';
 
+CREATE FUNCTION bulk_action.bulk_action_pause(action_id uuid)
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bulk_action_pause';
+COMMENT ON FUNCTION bulk_action.bulk_action_pause(uuid) IS
+	'asks for an action to be paused. False if it is paused already, an error if it has ended';
+
+CREATE FUNCTION bulk_action.bulk_action_resume(action_id uuid)
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bulk_action_resume';
+COMMENT ON FUNCTION bulk_action.bulk_action_resume(uuid) IS
+	'asks for a paused action to go on. False if it is not paused, an error if it has ended';
+
+CREATE FUNCTION bulk_action.bulk_action_retry(action_id uuid, max_errors jsonb DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'bulk_action_retry';
+COMMENT ON FUNCTION bulk_action.bulk_action_retry(uuid, jsonb) IS
+	'asks for the unprocessed rows of a failed action to be taken up, as if it were submitted now. False if that has been done, an error if it did not fail';
+
 CREATE FUNCTION bulk_action.bulk_action_purge(older_than interval DEFAULT '30 days')
 RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

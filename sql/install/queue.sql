@@ -104,6 +104,19 @@ CREATE TABLE bulk_action_internal.rotation (
 INSERT INTO bulk_action_internal.rotation (generation) VALUES (0);
 COMMENT ON TABLE bulk_action_internal.rotation IS 'the generation of bulk_action_jobs that is written to';
 
+-- Chunks of actions that are paused or have failed: out of the way of the rotation, and back in the
+-- queue, with the same numbers, when the action goes on.
+CREATE TABLE bulk_action_internal.parked (
+	action_no bigint NOT NULL,
+	lane smallint NOT NULL,
+	chunk_no integer NOT NULL,
+	segment_no integer NOT NULL,
+	row_count integer NOT NULL,
+	payload text NOT NULL,
+	PRIMARY KEY (action_no, lane, chunk_no)
+);
+COMMENT ON TABLE bulk_action_internal.parked IS 'chunks of actions that rest';
+
 -- What the first reading of a file leaves (option duplicates other than all): the keys of each
 -- segment and lane, until the lane's keys have been compared.
 CREATE TABLE bulk_action_internal.keys (
@@ -128,6 +141,7 @@ BEGIN
 			'ALTER TABLE bulk_action_internal.bulk_action_jobs_%s ALTER COLUMN payload SET COMPRESSION lz4',
 			generation);
 	END LOOP;
+	ALTER TABLE bulk_action_internal.parked ALTER COLUMN payload SET COMPRESSION lz4;
 	ALTER TABLE bulk_action_internal.keys ALTER COLUMN payload SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
 	NULL;

@@ -1,7 +1,7 @@
 /*
  * control.c
- *		bulk_action_cancel and bulk_action_purge: what becomes of an action
- *		after it was submitted.
+ *		bulk_action_cancel, _pause, _resume, _retry and _purge: what becomes of
+ *		an action after it was submitted.
  *
  * Only the coordinator changes an action's state.  A caller who would do so
  * himself, and then leave his transaction open, would have everybody wait for
@@ -19,7 +19,9 @@
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -28,58 +30,172 @@
 #include "service/bookkeeping.h"
 #include "service/wake.h"
 #include "stage/jobs.h"
+#include "stage/options.h"
 
 BULK_ACTION_FUNCTION(bulk_action_cancel);
+BULK_ACTION_FUNCTION(bulk_action_pause);
+BULK_ACTION_FUNCTION(bulk_action_resume);
+BULK_ACTION_FUNCTION(bulk_action_retry);
 BULK_ACTION_FUNCTION(bulk_action_purge);
 
 static Statement action_read = {
-	.sql = "SELECT action_no, submitted_role, state IN ('completed', 'cancelled', 'failed')"
-		   " FROM bulk_action_internal.actions WHERE id = $1",
+	.sql = "SELECT a.action_no, a.submitted_role, a.state, a.options, (SELECT e.kind"
+		   " FROM bulk_action_internal.events AS e WHERE e.action_no = a.action_no"
+		   " AND e.kind IN ('cancel', 'pause', 'resume', 'retry') ORDER BY e.event_no DESC LIMIT 1)"
+		   " FROM bulk_action_internal.actions AS a WHERE a.id = $1",
 	.argtypes = {UUIDOID, InvalidOid},
 };
 
-static Statement cancel_insert = {
-	.sql = "INSERT INTO bulk_action_internal.events (action_no, kind)"
-		   " SELECT $1, 'cancel' WHERE NOT EXISTS (SELECT FROM bulk_action_internal.events AS e"
-		   " WHERE e.action_no = $1 AND e.kind = 'cancel')",
-	.argtypes = {INT8OID, InvalidOid},
+static Statement request_insert = {
+	.sql = "INSERT INTO bulk_action_internal.events (action_no, kind, options) VALUES ($1, $2, $3)",
+	.argtypes = {INT8OID, TEXTOID, JSONBOID, InvalidOid},
 };
 
-/* Asks for it; false if the action has ended. */
+/* What a request finds when it is made. */
+typedef struct Standing
+{
+	int64  action_no;
+	char  *state;
+	Jsonb *options;
+	char  *pending; /* the last request that has not been acted upon; NULL: none */
+} Standing;
+
 static bool
-request_cancel(const pg_uuid_t *id, Oid user)
+is(const char *one, const char *other)
+{
+	return one != NULL && strcmp(one, other) == 0;
+}
+
+static bool
+has_ended(const char *state)
+{
+	return is(state, "completed") || is(state, "cancelled") || is(state, "failed");
+}
+
+/* Errors for an action that does not exist, or not for the caller. */
+static void
+read_standing(const pg_uuid_t *id, Oid user, Standing *standing)
 {
 	Datum values[1] = {UUIDPGetDatum(id)};
 
 	if (statement_run(&action_read, values, NULL) == 0 ||
 		!has_privs_of_role(user, DatumGetObjectId(statement_value(0, 2, NULL))))
 		action_unknown(id);
-	if (DatumGetBool(statement_value(0, 3, NULL)))
-		return false;
+	standing->action_no = DatumGetInt64(statement_value(0, 1, NULL));
+	standing->state = statement_text(0, 3);
+	standing->options = DatumGetJsonbPCopy(statement_value(0, 4, NULL));
+	standing->pending = statement_text(0, 5);
+}
 
-	values[0] = statement_value(0, 1, NULL);
-	statement_run(&cancel_insert, values, NULL);
-	return true;
+static void
+refuse(const char *what, const char *state, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a bulk action that is %s cannot be %s", state, what),
+			 errhint("%s", hint)));
+}
+
+/* Whether there is something to ask for; errors where it makes no sense. */
+static bool
+is_wanted(const char *kind, const Standing *standing)
+{
+	const char *state = standing->state;
+	bool        ended = has_ended(state);
+
+	if (is(standing->pending, kind))
+		return false;
+	if (is(kind, "cancel"))
+		return !ended;
+	if (is(kind, "pause"))
+	{
+		if (ended)
+			refuse("paused", state, "There is nothing left to do for it.");
+		return !is(state, "paused") || is(standing->pending, "resume");
+	}
+	if (is(kind, "resume"))
+	{
+		if (ended)
+			refuse("resumed", state, is(state, "failed") ? "bulk_action_retry() takes up what a failed action has left." : "Submit the file again.");
+		return is(state, "paused") || is(standing->pending, "pause");
+	}
+	if (is(state, "completed") || is(state, "cancelled"))
+		refuse("retried", state, is(state, "completed") ? "All its rows were tried; bulk_action_error_report() has those that failed." : "Submit the file again.");
+	return ended;
+}
+
+static bool
+request(const pg_uuid_t *id, const char *kind, Jsonb *max_errors)
+{
+	Oid         user = GetUserId();
+	Bookkeeping bookkeeping;
+	Standing    standing;
+	bool        wanted;
+
+	SPI_connect();
+	bookkeeping_enter(&bookkeeping);
+	read_standing(id, user, &standing);
+	wanted = is_wanted(kind, &standing);
+	if (wanted)
+	{
+		Datum values[3] = {Int64GetDatum(standing.action_no), CStringGetTextDatum(kind), (Datum) 0};
+
+		if (max_errors != NULL)
+		{
+			ActionOptions checked;
+
+			values[2] = DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(standing.options),
+											JsonbPGetDatum(max_errors));
+			options_parse(DatumGetJsonbP(values[2]), &checked);
+			values[2] = JsonbPGetDatum(max_errors);
+		}
+		statement_run(&request_insert, values, max_errors != NULL ? "   " : "  n");
+	}
+	bookkeeping_leave(&bookkeeping);
+	SPI_finish();
+
+	if (wanted)
+		wake_after_commit();
+	return wanted;
 }
 
 Datum
 bulk_action_cancel(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *id = PG_GETARG_UUID_P(0);
-	Oid         user = GetUserId();
-	Bookkeeping bookkeeping;
-	bool        requested;
-
 	PreventCommandIfReadOnly("bulk_action_cancel()");
-	SPI_connect();
-	bookkeeping_enter(&bookkeeping);
-	requested = request_cancel(id, user);
-	bookkeeping_leave(&bookkeeping);
-	SPI_finish();
+	PG_RETURN_BOOL(request(PG_GETARG_UUID_P(0), "cancel", NULL));
+}
 
-	if (requested)
-		wake_after_commit();
-	PG_RETURN_BOOL(requested);
+Datum
+bulk_action_pause(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("bulk_action_pause()");
+	PG_RETURN_BOOL(request(PG_GETARG_UUID_P(0), "pause", NULL));
+}
+
+Datum
+bulk_action_resume(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("bulk_action_resume()");
+	PG_RETURN_BOOL(request(PG_GETARG_UUID_P(0), "resume", NULL));
+}
+
+/* {"max_errors": value} */
+static Jsonb *
+as_option(Jsonb *value)
+{
+	char *text = JsonbToCString(NULL, &value->root, VARSIZE(value));
+
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{\"max_errors\": %s}", text))));
+}
+
+Datum
+bulk_action_retry(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("bulk_action_retry()");
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(request(PG_GETARG_UUID_P(0), "retry", PG_ARGISNULL(1) ? NULL : as_option(PG_GETARG_JSONB_P(1))));
 }
 
 Datum

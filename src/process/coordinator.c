@@ -48,9 +48,10 @@ typedef struct Running
 	int64         action_no; /* 0: free */
 	char         *id;
 	Oid           session_user;
-	const char   *ending;  /* state it is about to end in; NULL: none */
-	bool          suspect; /* runs alone after a crash, until it makes progress */
-	int64         passed;  /* board_chunks_passed() when it was put on the board */
+	const char   *ending;       /* state it is about to end in, or paused; NULL: none */
+	int64         ending_event; /* that asked for it to be paused */
+	bool          suspect;      /* runs alone after a crash, until it makes progress */
+	int64         passed;       /* board_chunks_passed() when it was put on the board */
 	Failure       failure;
 	MemoryContext context; /* id, failure */
 } Running;
@@ -96,12 +97,18 @@ keep(Running *entry, const char *text)
 	return text == NULL ? NULL : MemoryContextStrdup(entry->context, text);
 }
 
+static bool
+is_rest(const char *state)
+{
+	return strcmp(state, "paused") == 0;
+}
+
 /* From now on nobody begins a task of the action; it ends once nobody is inside one. */
 static void
 begin_ending(Running *entry, const char *state, const Failure *failure, bool interrupt)
 {
 	/* A failure that was reported first is the one to tell of. */
-	if (entry->ending == NULL)
+	if (entry->ending == NULL || is_rest(entry->ending))
 	{
 		entry->ending = state;
 		entry->failure.code = keep(entry, failure->code);
@@ -173,9 +180,10 @@ log_error(const char *id, const Failure *failure)
 /*
  * Inside a transaction: ends an action that nobody is inside of.  Before that
  * its books are audited: an action whose rows are not all accounted for has
- * failed, whatever it was about to be.
+ * failed, whatever it was about to be.  False if that has to wait, because the
+ * chunks of a failed action cannot be parked at this moment.
  */
-static void
+static bool
 end_action(int64 action_no, const char *id, const char *state, const Failure *failure)
 {
 	Failure mismatch = {
@@ -198,24 +206,46 @@ end_action(int64 action_no, const char *id, const char *state, const Failure *fa
 		state = "failed";
 		failure = &over_budget;
 	}
+	if (strcmp(state, "failed") == 0 && !jobs_park(action_no))
+		return false;
 	if (mismatch.detail == NULL && strcmp(state, "failed") == 0)
 		ereport(LOG, (errmsg("bulk action %s failed: %s", id, failure->message)));
 	jobs_finish_action(action_no, state, failure);
 	note_end(action_no);
+	return true;
 }
 
-/* Writes the end of an action on the board. */
-static void
+/* Inside a transaction: puts an action to rest that nobody is inside of.  False if that has to wait. */
+static bool
+pause_action(int64 action_no, const char *id, const Failure *reason, int64 event_no)
+{
+	if (!jobs_park(action_no))
+		return false;
+	if (reason->message != NULL)
+		ereport(LOG, (errmsg("bulk action %s is paused: %s", id, reason->message)));
+	jobs_record_stats(action_no);
+	jobs_pause_action(action_no, reason);
+	jobs_delete_rest_events(action_no, event_no);
+	note_end(action_no);
+	return true;
+}
+
+/* Writes the end of an action on the board, or its rest; false if it has to wait. */
+static bool
 finish(Running *entry, const char *state)
 {
 	Bookkeeping books;
+	bool        done;
 
 	begin(&books);
-	end_action(entry->action_no, entry->id, state, &entry->failure);
+	done = is_rest(state) ? pause_action(entry->action_no, entry->id, &entry->failure, entry->ending_event) :
+							end_action(entry->action_no, entry->id, state, &entry->failure);
 	INJECTION("coordinator-before-finish");
 	commit(&books, true);
 	INJECTION("coordinator-finished");
-	forget_running(entry);
+	if (done)
+		forget_running(entry);
+	return done;
 }
 
 /* True if the tables agree with the board that nothing is left to do. */
@@ -251,7 +281,8 @@ finish_actions(void)
 		{
 			if (board_is_busy(birth->database, entry->action_no))
 				continue;
-			finish(entry, entry->ending);
+			if (!finish(entry, entry->ending))
+				continue;
 		}
 		else if (board_is_done(birth->database, entry->action_no))
 		{
@@ -259,7 +290,8 @@ finish_actions(void)
 				ereport(ERROR,
 						(errcode(ERRCODE_INTERNAL_ERROR),
 						 errmsg("the queue of bulk action %s is not where the board says", entry->id)));
-			finish(entry, "completed");
+			if (!finish(entry, "completed"))
+				continue;
 		}
 		else
 			continue;
@@ -276,7 +308,8 @@ finish_actions(void)
  * and if a worker is still inside one, its end is awaited.
  */
 static void
-end_unknown(int64 action_no, const char *id, const char *state, const Failure *failure, bool interrupt)
+end_unknown(int64 action_no, const char *id, const char *state, const Failure *failure, bool interrupt,
+			int64 event_no)
 {
 	board_close(birth->database, action_no, interrupt);
 	if (board_is_busy(birth->database, action_no))
@@ -284,10 +317,27 @@ end_unknown(int64 action_no, const char *id, const char *state, const Failure *f
 		database_wake(birth->database);
 		return;
 	}
-	end_action(action_no, id, state, failure);
+	if (!(is_rest(state) ? pause_action(action_no, id, failure, event_no) :
+						   end_action(action_no, id, state, failure)))
+		return;
 	board_remove(birth->database, action_no);
 	/* Its successor in the stream is next. */
 	database_wake(birth->database);
+}
+
+/* Takes back what asked for the action to rest, or wakes it from its rest. */
+static void
+take_resume(const ActionEvent *event, Running *entry)
+{
+	if (entry != NULL && entry->ending != NULL && is_rest(entry->ending))
+	{
+		entry->ending = NULL;
+		memset(&entry->failure, 0, sizeof(entry->failure));
+		board_reopen(birth->database, entry->action_no);
+	}
+	else if (entry == NULL)
+		jobs_resume_action(event->action_no);
+	jobs_delete_rest_events(event->action_no, event->event_no);
 }
 
 /* Takes up an event. */
@@ -295,15 +345,29 @@ static void
 take_event(const ActionEvent *event)
 {
 	Running    *entry = find_running(event->action_no);
-	bool        cancel = strcmp(event->kind, "cancel") == 0;
-	const char *state = cancel ? "cancelled" : "failed";
+	bool        asked = strcmp(event->kind, "cancel") == 0 || strcmp(event->kind, "pause") == 0;
+	const char *state = strcmp(event->kind, "cancel") == 0 ? "cancelled" :
+						strcmp(event->kind, "failed") == 0 ? "failed" :
+															 "paused";
 
-	if (event->action_id == NULL)
+	if (strcmp(event->kind, "retry") == 0)
+	{
+		jobs_retry_action(event->action_no, event->options, event->options_null);
 		jobs_delete_event(event->event_no);
-	else if (entry != NULL)
-		begin_ending(entry, state, &event->failure, cancel);
+		/* Its place is at the end of its stream: given in the next round. */
+		database_wake(birth->database);
+	}
+	else if (event->action_id == NULL)
+		jobs_delete_event(event->event_no);
+	else if (strcmp(event->kind, "resume") == 0)
+		take_resume(event, entry);
+	else if (entry == NULL)
+		end_unknown(event->action_no, event->action_id, state, &event->failure, asked, event->event_no);
 	else
-		end_unknown(event->action_no, event->action_id, state, &event->failure, cancel);
+	{
+		begin_ending(entry, state, &event->failure, asked);
+		entry->ending_event = event->event_no;
+	}
 }
 
 /* All of them, or an action that was cancelled before it began would be begun. */
@@ -375,7 +439,7 @@ quarantine(StreamHead *heads, int n)
 		if (find_running(suspect->action_no) != NULL)
 			begin_ending(find_running(suspect->action_no), "failed", &failure, false);
 		else
-			end_unknown(suspect->action_no, suspect->id, "failed", &failure, false);
+			end_unknown(suspect->action_no, suspect->id, "failed", &failure, false, 0);
 		suspect->action_no = 0;
 		return false;
 	}
@@ -437,8 +501,13 @@ look(void)
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
-			end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false);
+			end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
 			heads[i].action_no = 0;
+		}
+		else if (!jobs_unpark(heads[i].action_no))
+		{
+			heads[i].action_no = 0;
+			placed = false;
 		}
 		else
 		{

@@ -36,11 +36,11 @@
 #include "stage/chunker.h"
 #include "stage/failure.h"
 
-#define RETRY_BASE_MS       100
-#define CONTENTION_DELAY_MS 500 /* half of it random, like the others */
-#define RETRY_CAP_MS        30000
-#define ENDED_DELAY_MS      1000 /* until an action that has ended is looked at again */
-#define TIDY_AFTER_MS       1000 /* idle time after which finished chunks are removed */
+#define RETRY_BASE_MS      100
+#define CONTENTION_BASE_MS 500 /* half of it random, like the others */
+#define RETRY_CAP_MS       30000
+#define ENDED_DELAY_MS     1000 /* until an action that has ended is looked at again */
+#define TIDY_AFTER_MS      1000 /* idle time after which finished chunks are removed */
 
 /* What the worker is doing, for pg_stat_activity and as context of errors. */
 static char activity[128];
@@ -123,16 +123,16 @@ is_hopeless(const Task *task)
 	return task->kind == TASK_CHUNK ? chunker_is_hopeless() : applier_is_hopeless();
 }
 
-/* Tells the coordinator that an action cannot go on. */
+/* Tells the coordinator that an action cannot go on, or with trouble not at present. */
 static void
-fail_action(const Task *task, const ErrorData *error)
+end_action(const Task *task, const ErrorData *error, bool trouble)
 {
 	Bookkeeping books;
 	Failure     failure = failure_of(error);
 
 	transaction_start();
 	bookkeeping_enter(&books);
-	jobs_report_failure(task->action_no, &failure);
+	jobs_report_failure(task->action_no, &failure, trouble);
 	bookkeeping_leave(&books);
 	INJECTION("worker-before-failure-report");
 	transaction_commit(NULL, true);
@@ -154,25 +154,19 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 		board_give_back(task, 0);
 		return;
 	}
-	if (kind == FAILURE_CONTENTION)
-	{
-		/* Nothing is wrong with the task, so this is no failed attempt. */
-		delay = retry_delay_ms(1, CONTENTION_DELAY_MS, CONTENTION_DELAY_MS,
-							   pg_prng_uint64(&pg_global_prng_state));
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("bulk_action will try again in %lld ms: %s", (long long) delay, error->message),
-				 errdetail_internal("Somebody else was in the way of bulk action number %lld.",
-									(long long) task->action_no)));
-		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay));
-		return;
-	}
 	if ((kind == FAILURE_OTHER && hopeless) || attempt >= bulk_action_max_attempts)
 	{
-		fail_action(task, error);
+		/*
+		 * Passing trouble that does not pass is for somebody to look at; the
+		 * action rests meanwhile.  But a source that cannot be read has said why.
+		 */
+		bool passing = kind == FAILURE_CONTENTION || kind == FAILURE_TRANSIENT;
+
+		end_action(task, error, passing && !(task->kind == TASK_CHUNK && hopeless));
 		return;
 	}
-	delay = retry_delay_ms(attempt, RETRY_BASE_MS, RETRY_CAP_MS, pg_prng_uint64(&pg_global_prng_state));
+	delay = retry_delay_ms(attempt, kind == FAILURE_CONTENTION ? CONTENTION_BASE_MS : RETRY_BASE_MS,
+						   RETRY_CAP_MS, pg_prng_uint64(&pg_global_prng_state));
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("bulk_action will try again in %lld ms: %s", (long long) delay, error->message),

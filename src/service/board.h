@@ -149,6 +149,7 @@ extern bool board_publish(Oid database, Oid session_user, int64 action_no, int p
 
 /* No task of the action is handed out any more; with interrupt, those inside one are cancelled. */
 extern void board_close(Oid database, int64 action_no, bool interrupt);
+extern void board_reopen(Oid database, int64 action_no);
 extern bool board_is_busy(Oid database, int64 action_no);
 
 /* Segments, chunks written and chunks applied so far; grows as long as the action makes progress. */
@@ -176,7 +177,10 @@ extern bool board_take(int slot, Oid database, Oid session_user, Task *task, Tim
 extern void board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end);
 extern void board_applied(const Task *task, int32 next_chunk);
 
-/* The task failed and may be tried again from this time on. */
+/*
+ * The task failed and may be tried again from this time on.  After half of
+ * max_attempts the tasks of the action go one at a time.
+ */
 extern void board_failed(const Task *task, TimestampTz not_before);
 
 /* The task could not be begun; it may be handed out again from this time on. */

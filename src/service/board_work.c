@@ -43,6 +43,20 @@ queued_chunks(const BoardAction *action)
 	return n;
 }
 
+/*
+ * An action that has failed so often that its tasks may be in each other's way
+ * (deadlocks, memory): one at a time.
+ */
+static bool
+needs_calm(const BoardAction *action)
+{
+	int attempts = action->chunking_attempts;
+
+	for (int lane = 0; lane < action->progress.lanes; lane++)
+		attempts = Max(attempts, action->lane_attempts[lane]);
+	return attempts >= (bulk_action_max_attempts + 1) / 2;
+}
+
 static bool
 wants_chunking(const BoardAction *action)
 {
@@ -227,6 +241,21 @@ board_close(Oid database, int64 action_no, bool interrupt)
 	board_unlock();
 }
 
+void
+board_reopen(Oid database, int64 action_no)
+{
+	BoardAction *action;
+
+	board_lock();
+	action = find_action(database, action_no);
+	if (action != NULL)
+	{
+		action->closed = false;
+		wake_idle_workers(database, action->session_user, 1 + action->progress.lanes);
+	}
+	board_unlock();
+}
+
 bool
 board_is_busy(Oid database, int64 action_no)
 {
@@ -383,6 +412,8 @@ pick_task(BoardAction *action, int slot, TimestampTz now, Task *task, TimestampT
 {
 	int best = -1;
 
+	if (needs_calm(action) && is_busy(action))
+		return false;
 	if (wants_chunking(action))
 	{
 		if (action->chunking_due <= now)
@@ -532,6 +563,7 @@ board_applied(const Task *task, int32 next_chunk)
 	if (action != NULL)
 	{
 		bool wanted = wants_chunking(action);
+		bool needed_calm = needs_calm(action);
 
 		action->lane_attempts[task->lane] = 0;
 		action->lane_deaths[task->lane] = 0;
@@ -539,6 +571,8 @@ board_applied(const Task *task, int32 next_chunk)
 		action->progress.next[task->lane] = Max(action->progress.next[task->lane], next_chunk);
 		if (!wanted && wants_chunking(action))
 			wake_idle_workers(action->database, action->session_user, 1);
+		if (needed_calm)
+			wake_idle_workers(action->database, action->session_user, MAX_LANES);
 		wake_coordinator_if_over(action);
 	}
 	board_unlock();

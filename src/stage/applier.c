@@ -470,7 +470,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	jobs_move_cursor(action->action_no, task->lane, &cursor, &step->outcomes);
 	over_budget = step->outcomes.failed > 0 && jobs_budget_exceeded(action->action_no, false, &failure);
 	if (over_budget)
-		jobs_report_failure(action->action_no, &failure);
+		jobs_report_failure(action->action_no, &failure, false);
 	bookkeeping_leave(&books);
 	step->next_chunk = cursor.next_chunk;
 

@@ -316,7 +316,7 @@ report_errors(const Action *action, const SegmentParse *parse)
 
 	if (parse->nerrors == 0 || !jobs_budget_exceeded(action->action_no, false, &failure))
 		return false;
-	jobs_report_failure(action->action_no, &failure);
+	jobs_report_failure(action->action_no, &failure, false);
 	return true;
 }
 

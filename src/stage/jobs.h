@@ -92,6 +92,13 @@ typedef struct Failure
 	const char *hint;
 } Failure;
 
+/* Puts an action to rest, with its chunks parked; the reason may be all NULL. */
+extern void jobs_pause_action(int64 action_no, const Failure *reason);
+
+/* A paused action is queued again; a failed one too, at the end of its stream and with other options. */
+extern void jobs_resume_action(int64 action_no);
+extern void jobs_retry_action(int64 action_no, Datum options, bool options_null);
+
 /*
  * Ends an action, whose final statistics are recorded: state, and what the
  * queue holds of it but for the file's header.
@@ -103,7 +110,9 @@ typedef struct ActionEvent
 	int64   event_no;
 	int64   action_no;
 	char   *action_id; /* NULL: the action has ended */
-	char   *kind;      /* cancel, failed */
+	char   *kind;      /* cancel, pause, resume, retry, failed, trouble */
+	Datum   options;   /* jsonb */
+	bool    options_null;
 	Failure failure;
 } ActionEvent;
 
@@ -114,7 +123,12 @@ typedef struct ActionEvent
  */
 extern int  jobs_read_events(ActionEvent **events, int64 after, int max);
 extern void jobs_delete_event(int64 event_no);
-extern void jobs_report_failure(int64 action_no, const Failure *failure);
+
+/* Those that ask for a rest or its end, up to this one: they have been acted upon. */
+extern void jobs_delete_rest_events(int64 action_no, int64 event_no);
+
+/* Reports what ends the action, or with trouble what it is to be paused for. */
+extern void jobs_report_failure(int64 action_no, const Failure *failure, bool trouble);
 extern void jobs_notify(int64 action_no);
 
 /* ---- error budget (jobs_budget.c) ---- */
@@ -215,6 +229,13 @@ extern void jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, co
  * ready once the present one is large.
  */
 extern void jobs_rotate(bool all);
+
+/*
+ * Takes what is left of an action out of the queue, and puts it back.  False,
+ * and nothing is done, if somebody is in the way.
+ */
+extern bool jobs_park(int64 action_no);
+extern bool jobs_unpark(int64 action_no);
 
 /* ---- rows (jobs_rows.c) ---- */
 

@@ -315,7 +315,7 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 {
 	static Statement statement = {
 		"SELECT e.event_no, e.action_no, e.kind, e.error_code, e.error_message, e.error_detail,"
-		" e.error_hint, a.id"
+		" e.error_hint, a.id, e.options"
 		" FROM bulk_action_internal.events AS e"
 		" LEFT JOIN bulk_action_internal.actions AS a"
 		"  ON a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused')"
@@ -337,8 +337,67 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 		event->failure.detail = statement_text(i, 6);
 		event->failure.hint = statement_text(i, 7);
 		event->action_id = statement_text(i, 8);
+		event->options = statement_value(i, 9, &event->options_null);
 	}
 	return n;
+}
+
+void
+jobs_delete_rest_events(int64 action_no, int64 event_no)
+{
+	static Statement statement = {
+		"DELETE FROM bulk_action_internal.events WHERE action_no = $1 AND event_no <= $2"
+		" AND kind IN ('pause', 'resume', 'trouble')",
+		{INT8OID, INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no), Int64GetDatum(event_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_pause_action(int64 action_no, const Failure *reason)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET state = 'paused', suspect = false,"
+		" error_code = $2, error_message = $3, error_detail = $4, error_hint = $5"
+		" WHERE action_no = $1 AND state IN ('queued', 'running')",
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
+	Datum values[5];
+	char  nulls[6] = "     ";
+
+	values[0] = Int64GetDatum(action_no);
+	values[1] = text_or_null(reason->code, &nulls[1]);
+	values[2] = text_or_null(reason->message, &nulls[2]);
+	values[3] = text_or_null(reason->detail, &nulls[3]);
+	values[4] = text_or_null(reason->hint, &nulls[4]);
+	(void) statement_run(&statement, values, nulls);
+}
+
+void
+jobs_resume_action(int64 action_no)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET state = 'queued', error_code = NULL,"
+		" error_message = NULL, error_detail = NULL, error_hint = NULL"
+		" WHERE action_no = $1 AND state = 'paused'",
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
+
+	(void) statement_run(&statement, values, NULL);
+}
+
+void
+jobs_retry_action(int64 action_no, Datum options, bool options_null)
+{
+	static Statement statement = {
+		"UPDATE bulk_action_internal.actions SET state = 'queued', stream_position = NULL,"
+		" finished_at = NULL, crashes = 0, error_code = NULL, error_message = NULL, error_detail = NULL,"
+		" error_hint = NULL, options = options OPERATOR(pg_catalog.||) coalesce($2, '{}')"
+		" WHERE action_no = $1 AND state = 'failed'",
+		{INT8OID, JSONBOID}};
+	Datum values[] = {Int64GetDatum(action_no), options};
+
+	(void) statement_run(&statement, values, options_null ? " n" : "  ");
 }
 
 void
@@ -353,15 +412,15 @@ jobs_delete_event(int64 event_no)
 }
 
 void
-jobs_report_failure(int64 action_no, const Failure *failure)
+jobs_report_failure(int64 action_no, const Failure *failure, bool trouble)
 {
 	static Statement statement = {
 		"INSERT INTO bulk_action_internal.events"
 		" (action_no, kind, error_code, error_message, error_detail, error_hint, created_by)"
-		" VALUES ($1, 'failed', $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6))",
-		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, OIDOID}};
-	Datum values[6];
-	char  nulls[7] = "      ";
+		" VALUES ($1, $7, $2, $3, $4, $5, pg_catalog.pg_get_userbyid($6))",
+		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, OIDOID, TEXTOID}};
+	Datum values[7];
+	char  nulls[8] = "       ";
 
 	values[0] = Int64GetDatum(action_no);
 	values[1] = text_or_null(failure->code, &nulls[1]);
@@ -370,6 +429,7 @@ jobs_report_failure(int64 action_no, const Failure *failure)
 	values[4] = text_or_null(failure->hint, &nulls[4]);
 	/* not session_user, which fails if that role was dropped: that may be what is to be told */
 	values[5] = ObjectIdGetDatum(GetSessionUserId());
+	values[6] = CStringGetTextDatum(trouble ? "trouble" : "failed");
 	(void) statement_run(&statement, values, nulls);
 }
 

@@ -304,7 +304,7 @@ generation_size(int generation)
 	" JOIN bulk_action_internal.cursors AS c" \
 	"  ON c.action_no = j.action_no AND c.lane = j.lane AND c.next_chunk <= j.chunk_no" \
 	" JOIN bulk_action_internal.actions AS a" \
-	"  ON a.action_no = j.action_no AND a.state IN ('queued', 'running', 'paused')"
+	"  ON a.action_no = j.action_no AND a.state IN ('queued', 'running')"
 
 #define COUNT_LIVE(generation) \
 	{ \
@@ -391,6 +391,76 @@ jobs_rotate(bool all)
 
 		(void) statement_run(&advance, values, NULL);
 	}
+}
+
+/* ---- rest ---- */
+
+#define PARK(generation) \
+	{ \
+		"INSERT INTO bulk_action_internal.parked" \
+		" SELECT j.action_no, j.lane, j.chunk_no, j.segment_no, j.row_count, j.payload" \
+		" FROM bulk_action_internal.bulk_action_jobs_" #generation " AS j" \
+		" JOIN bulk_action_internal.cursors AS c" \
+		"  ON c.action_no = j.action_no AND c.lane = j.lane AND c.next_chunk <= j.chunk_no" \
+		" WHERE j.action_no = $1", \
+		{ \
+			INT8OID \
+		} \
+	}
+
+/*
+ * Until the end of the transaction no chunk moves from one generation to
+ * another, or would be missed or found twice.  False if somebody is in the way.
+ */
+static bool
+hold_generations(void)
+{
+	for (int i = 0; i < GENERATIONS; i++)
+		if (!ConditionalLockRelationOid(generation_oid(i), AccessShareLock))
+			return false;
+	return true;
+}
+
+bool
+jobs_park(int64 action_no)
+{
+	static Statement park[GENERATIONS] = {PARK(0), PARK(1), PARK(2)};
+	Datum            values[] = {Int64GetDatum(action_no)};
+
+	if (!hold_generations())
+		return false;
+	for (int i = 0; i < GENERATIONS; i++)
+		(void) statement_run(&park[i], values, NULL);
+	return true;
+}
+
+#define NOT_THERE(generation) \
+	" NOT EXISTS (SELECT FROM bulk_action_internal.bulk_action_jobs_" #generation " AS j" \
+	"  WHERE j.action_no = b.action_no AND j.lane = b.lane AND j.chunk_no = b.chunk_no)"
+
+bool
+jobs_unpark(int64 action_no)
+{
+	static Statement any = {
+		"SELECT 1 FROM bulk_action_internal.parked WHERE action_no = $1 LIMIT 1",
+		{INT8OID}};
+	/* The chunks of a short rest have not been swept away yet. */
+	static Statement unpark = {
+		"WITH back AS (DELETE FROM bulk_action_internal.parked WHERE action_no = $1"
+		"  RETURNING action_no, lane, chunk_no, segment_no, row_count, payload)"
+		" INSERT INTO bulk_action_internal.bulk_action_jobs"
+		" SELECT $2, b.action_no, b.lane, b.chunk_no, b.segment_no, b.row_count, b.payload"
+		" FROM back AS b WHERE" NOT_THERE(0) " AND" NOT_THERE(1) " AND" NOT_THERE(2),
+		{INT8OID, INT2OID}};
+	Datum values[] = {Int64GetDatum(action_no), (Datum) 0};
+
+	if (statement_run(&any, values, NULL) == 0)
+		return true;
+	if (!hold_generations())
+		return false;
+	values[1] = Int16GetDatum(jobs_write_generation());
+	(void) statement_run(&unpark, values, NULL);
+	return true;
 }
 
 /* ---- cursors ---- */

@@ -28,6 +28,7 @@
 	X(stats) \
 	X(errors) \
 	X(superseded) \
+	X(parked) \
 	X(keys) \
 	X(duplicates) \
 	X(segments) \
