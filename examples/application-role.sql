@@ -13,7 +13,10 @@ GRANT EXECUTE ON FUNCTION
     bulk_action.bulk_action_submit(text, text, text, jsonb, jsonb, text, text, text, uuid),
     bulk_action.bulk_action_stat(uuid),
     bulk_action.bulk_action_error_report(uuid, boolean, bigint, bigint),
-    bulk_action.bulk_action_cancel(uuid)
+    bulk_action.bulk_action_cancel(uuid),
+    bulk_action.bulk_action_pause(uuid),
+    bulk_action.bulk_action_resume(uuid),
+    bulk_action.bulk_action_retry(uuid, jsonb)
 TO :"role";
 GRANT EXECUTE ON PROCEDURE bulk_action.bulk_action_wait(uuid, interval) TO :"role";
 

@@ -103,8 +103,6 @@ is_wanted(const char *kind, const Standing *standing)
 	const char *state = standing->state;
 	bool        ended = has_ended(state);
 
-	if (is(standing->pending, kind))
-		return false;
 	if (is(kind, "cancel"))
 		return !ended;
 	if (is(kind, "pause"))
@@ -115,12 +113,16 @@ is_wanted(const char *kind, const Standing *standing)
 	}
 	if (is(kind, "resume"))
 	{
-		if (ended)
-			refuse("resumed", state, is(state, "failed") ? "bulk_action_retry() takes up what a failed action has left." : "Submit the file again.");
+		if (is(state, "failed"))
+			refuse("resumed", state, "bulk_action_retry() takes up what a failed action has left.");
+		else if (ended)
+			refuse("resumed", state, "Submit the file again.");
 		return is(state, "paused") || is(standing->pending, "pause");
 	}
-	if (is(state, "completed") || is(state, "cancelled"))
-		refuse("retried", state, is(state, "completed") ? "All its rows were tried; bulk_action_error_report() has those that failed." : "Submit the file again.");
+	if (is(state, "completed"))
+		refuse("retried", state, "All its rows were tried; bulk_action_error_report() has those that failed.");
+	else if (is(state, "cancelled"))
+		refuse("retried", state, "Submit the file again.");
 	return ended;
 }
 
@@ -136,7 +138,7 @@ request(const pg_uuid_t *id, const char *kind, Jsonb *max_errors)
 	bookkeeping_enter(&bookkeeping);
 	read_standing(id, user, &standing);
 	wanted = is_wanted(kind, &standing);
-	if (wanted)
+	if (wanted && !is(standing.pending, kind))
 	{
 		Datum values[3] = {Int64GetDatum(standing.action_no), CStringGetTextDatum(kind), (Datum) 0};
 
