@@ -548,14 +548,21 @@ record_statistics(void)
 
 /* ---- workers ---- */
 
-/* Workers of this session user do not come up: the server's log knows why. */
+/* Workers of this session user do not come up, for one of the known reasons or one that the server's log knows. */
 static void
 give_up_group(Oid session_user)
 {
-	Failure failure = {
-		.code = "53300",
-		.message = "no worker could be started for the session user of the action",
-		.hint = "The server's log says why the connection failed; a connection limit, for example."};
+	Bookkeeping books;
+	Failure     failure;
+
+	begin(&books);
+	if (connect_check(session_user, birth->database, &failure))
+	{
+		failure.code = "53300";
+		failure.message = "no worker could be started for the session user of the action";
+		failure.hint = "The server's log says why the connection failed; a connection limit, for example.";
+	}
+	commit(&books, false);
 
 	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
 		if (running[i].action_no != 0 && running[i].session_user == session_user)

@@ -432,7 +432,7 @@ $node->safe_psql('postgres', 'GRANT pg_read_server_files TO worker_role');
 	my ($session, $id) = hold($node, "file://$csv", as => 'worker_role');
 	$node->safe_psql('postgres', 'ALTER ROLE worker_role NOLOGIN');
 	value_of($node, "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE query LIKE 'applying%$id'");
-	is_failed($node, $id, $csv, '53300', qr/^no worker could be started for the session user of the action$/,
+	is_failed($node, $id, $csv, '28000', qr/^role "worker_role" is not permitted to log in$/,
 		'a submitter who may not log in any more, when the worker has gone: the action fails');
 	release($session);
 	$node->safe_psql('postgres', 'ALTER ROLE worker_role LOGIN');
