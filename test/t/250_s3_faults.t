@@ -1,7 +1,7 @@
 # Faults of S3 and of the way to it. What can be resumed is resumed at the byte that was reached, with
 # the pin of the object in every request; what lasts fails the action with S3's own code and message, the
-# rows counted as they are, and once the fault is over the same file brings the table to where plain SQL
-# does. 020_s3.t has more of it: refusals and breaks that pass, objects that are replaced or deleted while
+# rows counted as they are, and once the fault is over a retry takes up the rest and brings the table to
+# where plain SQL does. 020_s3.t has more of it: refusals and breaks that pass, objects that are replaced or deleted while
 # they are read, wrong credentials, a server that is not there.
 use strict;
 use warnings;
@@ -137,7 +137,7 @@ sub is_applied
 
 # An action that fails, with what of the file was applied, and then is brought to its end.
 #   code, message, more => what detail and hint say; begun => 1 (a part of the file was read)
-#   over => code that ends the fault      check => code
+#   over => code that ends the fault      check => code      once => 1 (what was read is not read again)
 sub is_failed
 {
 	my ($case, %expect) = @_;
@@ -161,11 +161,13 @@ sub is_failed
 
 		end_faults($case);
 		$expect{over}->($case) if $expect{over};
-		$case->{id} = submit($case);
+		is(value_of($node, "SELECT bulk_action.bulk_action_retry('$case->{id}')"), 't', 'it is asked to try again');
+		wait_for($node, "SELECT state <> 'failed' FROM bulk_action.bulk_actions WHERE id = '$case->{id}'");
 		$stat = ended($case->{id});
 		is_deeply([ @{$stat}{qw(state error_message total updated)} ],
-			[ 'completed', undef, $case->{rows}, $case->{rows} ], 'once the fault is over the file is applied');
+			[ 'completed', undef, $case->{rows}, $case->{rows} ], 'once the fault is over the rest of the file is applied');
 		is_as_by_plain_sql($case);
+		read_once($case) if $expect{once};
 	};
 }
 
@@ -343,7 +345,7 @@ SQL
 server_for_s3($node, name => 'temporary', endpoint => $proxy->endpoint, temporary_credentials());
 is_failed(begin('a token that expires in the middle', segments => 2, server => 'temporary',
 	faults => [ [ 'status', code => 400, s3code => 'ExpiredToken', method => 'GET', skip => 1, times => 0 ] ]),
-	code => 'BA403', message => qr/ExpiredToken/, more => qr/fresh temporary credentials/, begun => 1,
+	once => 1, code => 'BA403', message => qr/ExpiredToken/, more => qr/fresh temporary credentials/, begun => 1,
 	check => sub {
 		my ($case) = @_;
 		is_deeply([ map { $_->{status} } gets($case) ], [ 206, 400 ], 'it is not asked again');
@@ -358,7 +360,7 @@ server_for_s3($node, name => 'rotated', endpoint => $proxy->endpoint);
 	$proxy->wait_for_fired($case->{fault_ids}[0]);
 	change_mapping('rotated', access_key_id => $s3->{access_key_id}, secret_access_key => 'not-the-secret');
 	end_faults($case);
-	is_failed($case, code => 'BA403', message => qr/(SignatureDoesNotMatch|AccessDenied)/, begun => 1,
+	is_failed($case, once => 1, code => 'BA403', message => qr/(SignatureDoesNotMatch|AccessDenied)/, begun => 1,
 		check => sub {
 			my ($case) = @_;
 			is_deeply([ map { $_->{status} } gets($case) ], [ 206, 206, 403 ], 'the request under way is answered, the next is not');
@@ -421,7 +423,7 @@ is_failed($slow_down, code => '08006', message => qr/SlowDown/, more => qr/HTTP 
 	is_deeply([ map { "$_->{method} $_->{status}" } $proxy->requests(path => qr/$case->{path}/) ],
 		[ (('HEAD 503') x 6, 'GET 503') x 2 ], 'it is asked six times, and that twice');
 });
-is_failed($internal, code => '08006', message => qr/InternalError/, more => qr/HTTP status 500.*S3 says: made by the proxy/, begun => 1,
+is_failed($internal, once => 1, code => '08006', message => qr/InternalError/, more => qr/HTTP status 500.*S3 says: made by the proxy/, begun => 1,
 	check => sub {
 		my ($case) = @_;
 		is_deeply([ map { $_->{status} } gets($case) ], [ 206, (500) x 12 ], 'the first segment is not read again');
