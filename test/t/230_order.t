@@ -253,4 +253,36 @@ SQL
 	like(read_file($node->logfile), qr/ERROR: +bulk action $id failed: its rows are not all accounted for/, 'and it is an error in the log');
 }
 
+# --- between session users -----------------------------------------------------------------------------------
+
+# However many actions of however great a priority one session user has: another's has its turn.
+{
+	create_role($node, $_) foreach qw(many one);
+	$node->safe_psql('postgres', <<'SQL');
+ALTER SYSTEM SET bulk_action.max_workers = 2;
+SELECT pg_reload_conf();
+GRANT pg_read_server_files TO many, one;
+GRANT SELECT, UPDATE ON public.jobs TO many, one;
+GRANT INSERT ON public.journal TO many, one;
+SQL
+	my $csv = file('id,account', '1,many');
+	my $session = $node->background_psql('postgres');
+	$session->query_safe('SELECT pg_advisory_lock(1)');
+	value_of($node, <<SQL, as => 'many');
+SELECT bulk_action.bulk_action_submit('file://$csv', entity_type => 'jobs', account_id => 'more ' || i, options => '{"priority": 100}')
+  FROM generate_series(1, 70) AS i
+SQL
+	wait_for($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')");
+	my $one = value_of($node, "SELECT bulk_action.bulk_action_submit('file://" . file('id,account', '39999,one')
+		  . "', entity_type => 'jobs', options => '{\"priority\": -100}')", as => 'one');
+	wait_until_ended($one);
+	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$one'"), 'completed', 'one action beside 70 more urgent ones of somebody else');
+	cmp_ok(value_of($node, "SELECT max(n) FROM (SELECT count(*) AS n FROM bulk_action.bulk_actions WHERE state = 'running' GROUP BY submitted_by) AS s"),
+		'<=', 32, 'of which no session user has more than his share begun');
+	$session->query_safe('SELECT pg_advisory_unlock(1)');
+	$session->quit;
+	wait_for($node, "SELECT count(*) = 0 FROM bulk_action.bulk_actions WHERE state IN ('queued', 'running')");
+	is(value_of($node, "SELECT count(*) FROM bulk_action.bulk_actions WHERE submitted_by = 'many' AND state = 'completed'"), 70, 'and all come to their end');
+}
+
 done_testing();
