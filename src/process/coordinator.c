@@ -148,9 +148,15 @@ notify_ends(void)
 static void
 note_end(int64 action_no)
 {
-	MemoryContext old = MemoryContextSwitchTo(round_context);
-	int64        *number = palloc(sizeof(int64));
+	MemoryContext old;
+	int64        *number;
+	ListCell     *cell;
 
+	foreach(cell, ended)
+		if (*(int64 *) lfirst(cell) == action_no)
+			return;
+	old = MemoryContextSwitchTo(round_context);
+	number = palloc(sizeof(int64));
 	*number = action_no;
 	ended = lappend(ended, number);
 	MemoryContextSwitchTo(old);

@@ -395,6 +395,7 @@ jobs_rotate(bool all)
 
 /* ---- rest ---- */
 
+/* More than one event may put an action to rest in one transaction. */
 #define PARK(generation) \
 	{ \
 		"INSERT INTO bulk_action_internal.parked" \
@@ -402,7 +403,7 @@ jobs_rotate(bool all)
 		" FROM bulk_action_internal.bulk_action_jobs_" #generation " AS j" \
 		" JOIN bulk_action_internal.cursors AS c" \
 		"  ON c.action_no = j.action_no AND c.lane = j.lane AND c.next_chunk <= j.chunk_no" \
-		" WHERE j.action_no = $1", \
+		" WHERE j.action_no = $1 ON CONFLICT DO NOTHING", \
 		{ \
 			INT8OID \
 		} \
