@@ -12,7 +12,7 @@
 typedef enum FailureKind
 {
 	FAILURE_TRANSIENT,  /* may pass by itself: back off and try again */
-	FAILURE_CONTENTION, /* somebody else was in the way: the same, as often as it takes */
+	FAILURE_CONTENTION, /* somebody else was in the way: the same, with longer pauses */
 	FAILURE_INTERRUPT,  /* cancelled or shut down */
 	FAILURE_OTHER
 } FailureKind;
