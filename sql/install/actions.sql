@@ -25,8 +25,6 @@ CREATE TABLE bulk_action_internal.actions (
 	state text NOT NULL DEFAULT 'queued'
 		CHECK (state IN ('queued', 'running', 'paused', 'completed', 'cancelled', 'failed')),
 	stream_position bigint,
-	crashes integer NOT NULL DEFAULT 0,
-	suspect boolean NOT NULL DEFAULT false,
 	submitted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	started_at timestamptz,
 	finished_at timestamptz,
@@ -42,10 +40,6 @@ COMMENT ON COLUMN bulk_action_internal.actions.parent_id IS
 COMMENT ON COLUMN bulk_action_internal.actions.settings IS 'what was captured at submit: name, value, name, value ...';
 COMMENT ON COLUMN bulk_action_internal.actions.stream_position IS
 	'place in the stream (account, entity), given by the coordinator when it first sees the action committed, or retried';
-COMMENT ON COLUMN bulk_action_internal.actions.crashes IS
-	'times the server has restarted while the action was running, since it last made progress';
-COMMENT ON COLUMN bulk_action_internal.actions.suspect IS
-	'runs alone after a crash: the next crash is its own';
 CREATE UNIQUE INDEX actions_idempotency ON bulk_action_internal.actions
 	(submitted_role, account_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX actions_unfinished ON bulk_action_internal.actions (action_no)

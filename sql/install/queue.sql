@@ -163,6 +163,36 @@ COMMENT ON COLUMN bulk_action_internal.duplicates.last_line IS 'the last of line
 COMMENT ON COLUMN bulk_action_internal.duplicates.other_lines IS
 	'the line that won over it; with duplicates => error another line with the same key';
 
+-- What was in flight when the server crashed, by kind and lane (a segment and the keys of a lane have
+-- one place each). Rows that the action has got past say nothing any more.
+CREATE TABLE bulk_action_internal.suspects (
+	action_no bigint NOT NULL,
+	kind text NOT NULL CHECK (kind IN ('segment', 'keys', 'chunk')),
+	lane smallint NOT NULL,
+	number integer NOT NULL,
+	crashes integer NOT NULL,
+	PRIMARY KEY (action_no, kind, lane)
+);
+COMMENT ON TABLE bulk_action_internal.suspects IS 'what may have crashed the server, and therefore runs alone';
+COMMENT ON COLUMN bulk_action_internal.suspects.number IS 'of the segment, or of the chunk in its lane';
+COMMENT ON COLUMN bulk_action_internal.suspects.crashes IS 'of the server while nothing else was being applied';
+
+-- Chunks that crashed the server so often that they are not tried any more; their cursors are behind
+-- them. Retry puts them back into the queue.
+CREATE TABLE bulk_action_internal.dead_letters (
+	action_no bigint NOT NULL,
+	lane smallint NOT NULL,
+	chunk_no integer NOT NULL,
+	row_count integer NOT NULL,
+	payload text NOT NULL,
+	attempts integer NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (action_no, lane, chunk_no)
+);
+COMMENT ON TABLE bulk_action_internal.dead_letters IS 'chunks that crash the server';
+COMMENT ON COLUMN bulk_action_internal.dead_letters.payload IS
+	'the rows that had not been done, as in the queue: normalised CSV, the line number of the source first';
+
 -- One row per row of a file that was not applied because another row of it won.
 CREATE TABLE bulk_action_internal.superseded (
 	action_no bigint NOT NULL,

@@ -1,6 +1,6 @@
 -- Counts of every action, each term from its own source, in one statement and so in one snapshot:
 -- total from the segments, outcomes from the cursors, parser errors from the segments again, and
--- what is left from the lists of chunks beyond the cursors.
+-- what is left from the lists of chunks beyond the cursors and from the dead letters.
 CREATE VIEW bulk_action_internal.counts AS
 SELECT
 	a.action_no,
@@ -13,11 +13,11 @@ SELECT
 	lane.not_found,
 	lane.superseded,
 	lane.failed + segment.parse_errors AS failed,
-	waiting.row_count - lane.row_offset AS unprocessed,
+	waiting.row_count - lane.row_offset + dead.row_count AS unprocessed,
 	CASE
 		WHEN source.at_end AND segment.total = 0 THEN 100.0
 		WHEN segment.total = 0 THEN 0.0
-		ELSE pg_catalog.trunc(100.0 * (segment.total - waiting.row_count + lane.row_offset) / segment.total
+		ELSE pg_catalog.trunc(100.0 * (segment.total - waiting.row_count + lane.row_offset - dead.row_count) / segment.total
 			* CASE WHEN source.at_end OR source.size = 0 THEN 1.0
 				ELSE source.next_offset::numeric / source.size END, 1)
 	END AS percent
@@ -54,7 +54,12 @@ CROSS JOIN LATERAL (
 	JOIN bulk_action_internal.cursors AS c
 		ON c.action_no = a.action_no AND c.lane = chunk.lane AND c.next_chunk <= chunk.number
 	WHERE s.action_no = a.action_no
-) AS waiting;
+) AS waiting
+CROSS JOIN LATERAL (
+	SELECT coalesce(pg_catalog.sum(d.row_count), 0)::bigint AS row_count
+	FROM bulk_action_internal.dead_letters AS d
+	WHERE d.action_no = a.action_no
+) AS dead;
 COMMENT ON VIEW bulk_action_internal.counts IS 'live counts of every action that has not ended';
 
 -- What the public views are made of: the caller's actions with live counts, or with the final ones.
@@ -217,6 +222,38 @@ COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.line IS 'line of the f
 COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.superseded_by IS
 	'line of the row that won: the last or the first with this key, as option duplicates says';
 COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.record IS 'the row''s original cells as CSV';
+
+-- The file that is shown can be submitted as it is: columns that begin with _ are ignored.
+CREATE VIEW bulk_action.bulk_action_dead_letters WITH (security_barrier) AS
+SELECT
+	a.id AS action_id,
+	d.lane,
+	d.chunk_no AS chunk,
+	d.row_count,
+	pg_catalog.split_part(d.payload, ',', 1)::bigint AS first_line,
+	d.attempts,
+	'57P02' AS error_code,
+	'the server crashed each time this chunk was applied, with nothing beside it' AS error_message,
+	d.created_at,
+	'_line,' || source.header || E'\n' || d.payload AS csv
+FROM bulk_action_internal.dead_letters AS d
+JOIN bulk_action_internal.actions AS a ON a.action_no = d.action_no
+JOIN bulk_action_internal.sources AS source ON source.action_no = d.action_no
+WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+COMMENT ON VIEW bulk_action.bulk_action_dead_letters IS
+	'chunks that crash the server; their rows count as unprocessed';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.action_id IS 'id of the action';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.lane IS 'the part of the key space that the chunk belongs to';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.chunk IS 'its number in the lane';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.row_count IS 'rows of it that were not applied';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.first_line IS 'line of the file at which the first of them begins';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.attempts IS
+	'times the server crashed while only this chunk was being applied';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.error_code IS 'SQLSTATE';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.error_message IS 'what happened; the server''s log says more';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.created_at IS 'time at which it was given up';
+COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.csv IS
+	'the rows as a CSV file that can be submitted: the source''s header and rows, with the line in column _line';
 
 CREATE VIEW bulk_action.bulk_action_progress WITH (security_barrier) AS
 SELECT

@@ -30,6 +30,7 @@
 #include "base/compat.h"
 #include "base/injection.h"
 #include "process/background.h"
+#include "process/endings.h"
 #include "process/recruiting.h"
 #include "process/retention.h"
 #include "service/bookkeeping.h"
@@ -50,8 +51,6 @@ typedef struct Running
 	Oid           session_user;
 	const char   *ending;       /* state it is about to end in, or paused; NULL: none */
 	int64         ending_event; /* that asked for it to be paused */
-	bool          suspect;      /* runs alone after a crash, until it makes progress */
-	int64         passed;       /* board_chunks_passed() when it was put on the board */
 	Failure       failure;
 	MemoryContext context; /* id, failure */
 } Running;
@@ -60,7 +59,6 @@ static const Birth  *birth;
 static MemoryContext round_context;
 static Running       running[BOARD_MAX_ACTIONS];
 static int           nrunning = 0;
-static List         *ended = NIL; /* numbers of actions whose end is to be notified; in round_context */
 
 /* ---- transactions ---- */
 
@@ -97,18 +95,12 @@ keep(Running *entry, const char *text)
 	return text == NULL ? NULL : MemoryContextStrdup(entry->context, text);
 }
 
-static bool
-is_rest(const char *state)
-{
-	return strcmp(state, "paused") == 0;
-}
-
 /* From now on nobody begins a task of the action; it ends once nobody is inside one. */
 static void
 begin_ending(Running *entry, const char *state, const Failure *failure, bool interrupt)
 {
 	/* A failure that was reported first is the one to tell of. */
-	if (entry->ending == NULL || is_rest(entry->ending))
+	if (entry->ending == NULL || ending_is_rest(entry->ending))
 	{
 		entry->ending = state;
 		entry->failure.code = keep(entry, failure->code);
@@ -130,110 +122,15 @@ forget_running(Running *entry)
 
 /* Tells those who listen.  NOTIFY takes a server-wide lock at commit: a transaction of its own. */
 static void
-notify_ends(void)
+notify(void)
 {
 	Bookkeeping books;
-	ListCell   *cell;
 
-	if (ended == NIL)
+	if (!ending_to_notify())
 		return;
 	begin(&books);
-	foreach(cell, ended)
-		jobs_notify(*(int64 *) lfirst(cell));
+	ending_notify();
 	commit(&books, false);
-	ended = NIL;
-}
-
-/* To be told of once the present transaction is committed. */
-static void
-note_end(int64 action_no)
-{
-	MemoryContext old;
-	int64        *number;
-	ListCell     *cell;
-
-	foreach(cell, ended)
-		if (*(int64 *) lfirst(cell) == action_no)
-			return;
-	old = MemoryContextSwitchTo(round_context);
-	number = palloc(sizeof(int64));
-	*number = action_no;
-	ended = lappend(ended, number);
-	MemoryContextSwitchTo(old);
-}
-
-/* An error that ends nothing: it goes to the log as what it is. */
-static void
-log_error(const char *id, const Failure *failure)
-{
-	PG_TRY();
-	{
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("bulk action %s failed: %s", id, failure->message),
-				 errdetail_internal("%s", failure->detail),
-				 errhint("%s", failure->hint)));
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(round_context);
-		EmitErrorReport();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-}
-
-/*
- * Inside a transaction: ends an action that nobody is inside of.  Before that
- * its books are audited: an action whose rows are not all accounted for has
- * failed, whatever it was about to be.  False if that has to wait, because the
- * chunks of a failed action cannot be parked at this moment.
- */
-static bool
-end_action(int64 action_no, const char *id, const char *state, const Failure *failure)
-{
-	Failure mismatch = {
-		.code = unpack_sql_state(ERRCODE_DATA_CORRUPTED),
-		.message = "its rows are not all accounted for",
-		.hint = "Compare the table with the file before relying on either, and report this; unless the "
-				"extension's tables were changed by hand it is a defect of bulk_action."};
-	Failure over_budget;
-
-	jobs_record_stats(action_no);
-	mismatch.detail = jobs_audit(action_no, strcmp(state, "completed") == 0);
-	if (mismatch.detail != NULL)
-	{
-		log_error(id, &mismatch);
-		state = "failed";
-		failure = &mismatch;
-	}
-	else if (strcmp(state, "completed") == 0 && jobs_budget_exceeded(action_no, true, &over_budget))
-	{
-		state = "failed";
-		failure = &over_budget;
-	}
-	if (strcmp(state, "failed") == 0 && !jobs_park(action_no))
-		return false;
-	if (mismatch.detail == NULL && strcmp(state, "failed") == 0)
-		ereport(LOG, (errmsg("bulk action %s failed: %s", id, failure->message)));
-	jobs_finish_action(action_no, state, failure);
-	note_end(action_no);
-	return true;
-}
-
-/* Inside a transaction: puts an action to rest that nobody is inside of.  False if that has to wait. */
-static bool
-pause_action(int64 action_no, const char *id, const Failure *reason, int64 event_no)
-{
-	if (!jobs_park(action_no))
-		return false;
-	if (reason->message != NULL)
-		ereport(LOG, (errmsg("bulk action %s is paused: %s", id, reason->message)));
-	jobs_record_stats(action_no);
-	jobs_pause_action(action_no, reason);
-	jobs_delete_rest_events(action_no, event_no);
-	note_end(action_no);
-	return true;
 }
 
 /* Writes the end of an action on the board, or its rest; false if it has to wait. */
@@ -244,8 +141,8 @@ finish(Running *entry, const char *state)
 	bool        done;
 
 	begin(&books);
-	done = is_rest(state) ? pause_action(entry->action_no, entry->id, &entry->failure, entry->ending_event) :
-							end_action(entry->action_no, entry->id, state, &entry->failure);
+	done = ending_is_rest(state) ? ending_pause(entry->action_no, entry->id, &entry->failure, entry->ending_event) :
+								   ending_write(entry->action_no, entry->id, state, &entry->failure);
 	INJECTION("coordinator-before-finish");
 	commit(&books, true);
 	INJECTION("coordinator-finished");
@@ -323,8 +220,8 @@ end_unknown(int64 action_no, const char *id, const char *state, const Failure *f
 		database_wake(birth->database);
 		return;
 	}
-	if (!(is_rest(state) ? pause_action(action_no, id, failure, event_no) :
-						   end_action(action_no, id, state, failure)))
+	if (!(ending_is_rest(state) ? ending_pause(action_no, id, failure, event_no) :
+								  ending_write(action_no, id, state, failure)))
 		return;
 	board_remove(birth->database, action_no);
 	/* Its successor in the stream is next. */
@@ -335,7 +232,7 @@ end_unknown(int64 action_no, const char *id, const char *state, const Failure *f
 static void
 take_resume(const ActionEvent *event, Running *entry)
 {
-	if (entry != NULL && entry->ending != NULL && is_rest(entry->ending))
+	if (entry != NULL && entry->ending != NULL && ending_is_rest(entry->ending))
 	{
 		entry->ending = NULL;
 		memset(&entry->failure, 0, sizeof(entry->failure));
@@ -408,73 +305,8 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);
 	entry->id = keep(entry, head->id);
 	entry->session_user = head->session_role;
-	entry->suspect = head->crashes > 0;
-	entry->passed = board_chunks_passed(birth->database, head->action_no);
 	nrunning++;
 	return true;
-}
-
-/*
- * After a crash of the server, for which any action that was running may be to
- * blame (a C function called by a trigger, for example), those run alone, one
- * after the other, each until it makes progress; only that one is charged with
- * the next crash.  Leaves the one of the heads that may run now; true if that one is new and
- * has to be known before it runs.
- */
-static bool
-quarantine(StreamHead *heads, int n)
-{
-	StreamHead *suspect = NULL;
-
-	for (int i = 0; i < n && suspect == NULL; i++)
-		if (heads[i].crashes > 0)
-			suspect = &heads[i];
-	if (suspect == NULL)
-		return false;
-	for (int i = 0; i < n; i++)
-		if (&heads[i] != suspect)
-			heads[i].action_no = 0;
-
-	if (suspect->crashes >= bulk_action_max_attempts)
-	{
-		Failure failure = {
-			.code = "57P02",
-			.message = psprintf("the server crashed %d times while this action was running", suspect->crashes),
-			.hint = "The server's log says what crashed; look at triggers and functions of the target table first."};
-
-		if (find_running(suspect->action_no) != NULL)
-			begin_ending(find_running(suspect->action_no), "failed", &failure, false);
-		else
-			end_unknown(suspect->action_no, suspect->id, "failed", &failure, false, 0);
-		suspect->action_no = 0;
-		return false;
-	}
-	if (find_running(suspect->action_no) != NULL)
-		return false;
-	jobs_set_suspect(suspect->action_no);
-	return true;
-}
-
-/* Lets go of a suspect that has made progress; true if there was one. */
-static bool
-release_suspect(void)
-{
-	Bookkeeping books;
-
-	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
-	{
-		Running *entry = &running[i];
-
-		if (entry->action_no == 0 || !entry->suspect ||
-			board_chunks_passed(birth->database, entry->action_no) <= entry->passed)
-			continue;
-		entry->suspect = false;
-		begin(&books);
-		jobs_clear_crashes(entry->action_no);
-		commit(&books, true);
-		return true;
-	}
-	return false;
 }
 
 /*
@@ -485,7 +317,6 @@ static bool
 look(void)
 {
 	bool            placed = true;
-	bool            suspicious;
 	Bookkeeping     books;
 	StreamHead     *heads;
 	ActionProgress *progress;
@@ -496,13 +327,13 @@ look(void)
 	INJECTION("coordinator-positioned");
 	take_events();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
-	suspicious = quarantine(heads, n);
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		Failure failure;
+		Failure        failure;
+		SuspectVerdict verdict;
 
-		if (heads[i].action_no == 0 || find_running(heads[i].action_no) != NULL)
+		if (find_running(heads[i].action_no) != NULL)
 			heads[i].action_no = 0;
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
@@ -515,14 +346,23 @@ look(void)
 			heads[i].action_no = 0;
 			placed = false;
 		}
-		else
+		else if ((verdict = jobs_judge_suspects(heads[i].action_no, bulk_action_max_attempts, &failure)) ==
+				 SUSPECTS_GO_ON)
 		{
 			jobs_start_action(heads[i].action_no);
 			jobs_read_progress(heads[i].action_no, &progress[i]);
 		}
+		else
+		{
+			if (verdict == SUSPECTS_END)
+				end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
+			else
+				placed = false;
+			heads[i].action_no = 0;
+		}
 	}
 	INJECTION("coordinator-before-start");
-	commit(&books, suspicious);
+	commit(&books, false);
 	INJECTION("coordinator-started");
 
 	/* On the board only now: a worker must find the action running. */
@@ -584,16 +424,6 @@ come_back_after_error(int code, Datum arg)
 		database_put_off(birth->database, background_was_asked_to_end() ? 0 : RESTART_DELAY_MS);
 }
 
-static void
-charge_crash(void)
-{
-	Bookkeeping books;
-
-	begin(&books);
-	jobs_charge_crash();
-	commit(&books, true);
-}
-
 /* Gives back the space of what workers have left behind that ended before they could do so. */
 static void
 tidy_queue(void)
@@ -603,6 +433,24 @@ tidy_queue(void)
 	begin(&books);
 	jobs_rotate(true);
 	commit(&books, false);
+}
+
+/* What was in flight when the server crashed is suspect from now on. */
+static void
+take_crashed(void)
+{
+	Marker     *found = MemoryContextAlloc(round_context, sizeof(Marker) * MARKERS_MAX);
+	int         n = crashed_find(birth->database, found);
+	Bookkeeping books;
+
+	if (n == 0)
+		return;
+	begin(&books);
+	for (int i = 0; i < n; i++)
+		jobs_note_crash(&found[i]);
+	INJECTION("coordinator-before-suspects");
+	commit(&books, true);
+	crashed_forget(birth->database);
 }
 
 static bool
@@ -634,8 +482,7 @@ bulk_action_coordinator_main(Datum arg)
 	board_sweep(birth->database);
 	if (!extension_is_there())
 		proc_exit(0);
-	if (database_first_visit(birth->database))
-		charge_crash();
+	take_crashed();
 
 	for (;;)
 	{
@@ -649,8 +496,7 @@ bulk_action_coordinator_main(Datum arg)
 			board_full = !look();
 		(void) slot_reclaim(ATTACH_LIMIT_MS);
 		look_again = finish_actions();
-		look_again |= release_suspect();
-		notify_ends();
+		notify();
 		look_again |= retention_round();
 		timeout_ms = recruit_workers(birth->database, give_up_group);
 		if (nrunning > 0)

@@ -11,8 +11,9 @@
  * Dying inside a task: the transaction is rolled back by the server and the
  * task is there again, because a task is done only by moving the cursor (or the
  * source's position) in the transaction of its effects.  before_shmem_exit
- * takes the worker's marks off the board; after kill -9 the postmaster
- * restarts everything and the board is rebuilt from the tables.
+ * takes the worker's marks off the board, and crosses out its marker; after
+ * kill -9 the postmaster restarts everything, the board is rebuilt from the
+ * tables, and the marker says what the worker was at (markers.c).
  */
 #include "postgres.h"
 
@@ -31,6 +32,7 @@
 #include "process/background.h"
 #include "pure/retry.h"
 #include "service/bookkeeping.h"
+#include "service/markers.h"
 #include "stage/action_session.h"
 #include "stage/applier.h"
 #include "stage/chunker.h"
@@ -193,6 +195,9 @@ attempt_task(const Task *task)
 		ErrorData *error;
 		bool       hopeless = is_hopeless(task);
 
+		/* before the board hears of it: what comes next may not be charged with this */
+		markers_clear(task->slot);
+
 		in_stage = false;
 		error_context_stack = previous;
 		MemoryContextSwitchTo(error_memory);
@@ -245,6 +250,13 @@ wake_after_death(int code, Datum database)
 		database_wake(DatumGetObjectId(database));
 }
 
+/* It ends in an orderly way, whatever it was at. */
+static void
+clear_marker(int code, Datum slot)
+{
+	markers_clear(DatumGetInt32(slot));
+}
+
 void
 bulk_action_worker_main(Datum arg)
 {
@@ -253,6 +265,7 @@ bulk_action_worker_main(Datum arg)
 	bool         untidy = false;
 
 	before_shmem_exit(wake_after_death, ObjectIdGetDatum(birth->database));
+	before_shmem_exit(clear_marker, Int32GetDatum(birth->slot));
 	BackgroundWorkerInitializeConnectionByOid(birth->database, birth->session_user, 0);
 	transaction_install();
 	if (!extension_is_there())

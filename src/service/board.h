@@ -13,6 +13,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "service/markers.h"
+
 #define MAX_LANES         32 /* lanes of one action at most */
 #define BOARD_MAX_ACTIONS 64 /* actions being worked on at once, all databases together */
 #define BOARD_MAX_SHARE   32 /* of them, of one session user */
@@ -79,9 +81,6 @@ extern bool database_take_wakeup(Oid database);
 /* The coordinator wants to leave: true (and its slot is released) unless there was a wake-up. */
 extern bool database_leave(Oid database, int slot, uint32 generation);
 
-/* True once for each database after the server has started. */
-extern bool database_first_visit(Oid database);
-
 /* The coordinator died of an error: it is to be started again after a while. */
 extern void database_put_off(Oid database, int delay_ms);
 
@@ -111,6 +110,14 @@ extern void database_unblock(Oid database);
 /* The database is gone: forgets its entry and its actions. */
 extern void database_forget(Oid database);
 
+/* ---- after a crash (board_suspects.c) ---- */
+
+/* What was in flight in this database and has not been taken up; room for MARKERS_MAX. */
+extern int crashed_find(Oid database, Marker *found);
+
+/* It is taken up, and that is committed; or the database is gone. */
+extern void crashed_forget(Oid database);
+
 /* ---- work ---- */
 typedef enum TaskKind
 {
@@ -128,6 +135,7 @@ typedef struct Task
 	int32    available; /* TASK_APPLY: chunks written to the lane when the task was handed out */
 	int      attempt;   /* failed tries before this one */
 	int      deaths;    /* workers that have ended inside the task before */
+	bool     alone;     /* a suspect: nothing else is handed out meanwhile */
 } Task;
 
 /* What the coordinator knows of an action from the tables. */
@@ -137,6 +145,10 @@ typedef struct ActionProgress
 	int32 produced[MAX_LANES]; /* chunks written */
 	int32 next[MAX_LANES];     /* chunks applied */
 	bool  at_end;              /* the whole source is chunked */
+
+	/* what was in flight when the server crashed, and is to run alone (board_suspects.c) */
+	bool  suspect_segment;          /* the next one */
+	int32 suspect_chunk[MAX_LANES]; /* its number plus 1; 0: none */
 } ActionProgress;
 
 /*
@@ -151,11 +163,8 @@ extern bool board_publish(Oid database, Oid session_user, int64 action_no, int p
 extern void board_close(Oid database, int64 action_no, bool interrupt);
 extern void board_reopen(Oid database, int64 action_no);
 extern bool board_is_busy(Oid database, int64 action_no);
-
-/* Segments, chunks written and chunks applied so far; grows as long as the action makes progress. */
-extern int64 board_chunks_passed(Oid database, int64 action_no);
-extern bool  board_is_closed(int entry, int64 action_no);
-extern void  board_remove(Oid database, int64 action_no);
+extern bool board_is_closed(int entry, int64 action_no);
+extern void board_remove(Oid database, int64 action_no);
 
 /* Takes off the board what nobody is inside of; for a coordinator that begins anew. */
 extern void board_sweep(Oid database);

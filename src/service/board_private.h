@@ -29,7 +29,6 @@ typedef struct DatabaseEntry
 	Oid         oid;    /* InvalidOid: free */
 	bool        wanted; /* woken since its coordinator last looked */
 	bool        starved;
-	bool        visited;    /* a coordinator has been here since the server started */
 	TimestampTz not_before; /* no coordinator until then */
 	int         blocked_by; /* pid of the backend that blocks it; 0: none */
 } DatabaseEntry;
@@ -44,7 +43,6 @@ typedef struct BoardAction
 	bool           closed;
 	bool           worker_seen; /* one of its group has asked for a task and left since the coordinator looked */
 	ActionProgress progress;
-	int64          segments;    /* chunked or scanned since it was put here */
 	int            chunking_by; /* slot inside the chunking task, or NOBODY */
 	int            chunking_attempts;
 	int            chunking_deaths; /* of workers inside it, in a row */
@@ -69,7 +67,8 @@ typedef struct Board
 	int           launcher_proc_number; /* NOBODY: not running */
 	bool          overflow;             /* a wake-up found no place: rescan all databases */
 	uint64        served;
-	int           last_database; /* index of the one the launcher served last */
+	int           last_database;        /* index of the one the launcher served last */
+	Marker        crashed[MARKERS_MAX]; /* in flight at a crash, not yet taken up */
 	DatabaseEntry databases[BOARD_MAX_DATABASES];
 	BoardAction   actions[BOARD_MAX_ACTIONS];
 	int           nwants;
@@ -92,5 +91,33 @@ extern void           board_wake_launcher(void);
 extern void           board_drop_holder(int slot);
 extern void           board_forget_database_actions(Oid database);
 extern void           board_drop_wants(Oid database);
+
+/* ---- actions ---- */
+extern BoardAction *board_find_action(Oid database, int64 action_no);
+extern int          board_queued_chunks(const BoardAction *action);
+extern bool         board_action_is_busy(const BoardAction *action);
+extern void         board_wake_coordinator(Oid database);
+
+/* Wakes idle workers of a group, as many as there are new tasks. */
+extern void board_wake_idle_workers(Oid database, Oid session_user, int tasks);
+
+/* ---- tasks: is there one that nobody is inside of, whenever it is due? ---- */
+extern bool board_wants_chunking(const BoardAction *action);
+extern bool board_wants_applying(const BoardAction *action, int lane);
+
+/* ---- suspects ---- */
+
+/* Who may begin a task now, on the whole server. */
+typedef enum BoardTurn
+{
+	TURN_ALL,          /* there is no suspect that is due */
+	TURN_SUSPECT,      /* a suspect, for nobody is inside a task */
+	TURN_SUSPECT_NEXT, /* a suspect, once those inside a task have ended it */
+	TURN_NOBODY        /* a suspect is running */
+} BoardTurn;
+
+extern BoardTurn board_whose_turn(TimestampTz now);
+extern bool      board_lane_is_suspect(const BoardAction *action, int lane);
+extern void      board_end_turn(bool was_suspect);
 
 #endif /* BULK_ACTION_BOARD_PRIVATE_H */

@@ -49,6 +49,7 @@ board_startup_shmem(void)
 		board->lock = &GetNamedLWLockTranche("bulk_action")->lock;
 		board->launcher_proc_number = NOBODY;
 		board->nslots = max_worker_processes;
+		(void) markers_load(board->crashed);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -333,21 +334,6 @@ database_leave(Oid database, int slot, uint32 generation)
 	return leave;
 }
 
-bool
-database_first_visit(Oid database)
-{
-	DatabaseEntry *entry;
-	bool           first;
-
-	board_lock();
-	entry = board_find_database(database, true);
-	first = entry != NULL && !entry->visited;
-	if (first)
-		entry->visited = true;
-	board_unlock();
-	return first;
-}
-
 void
 database_put_off(Oid database, int delay_ms)
 {
@@ -491,4 +477,5 @@ database_forget(Oid database)
 		memset(entry, 0, sizeof(*entry));
 	board_forget_database_actions(database);
 	board_unlock();
+	crashed_forget(database);
 }

@@ -41,6 +41,7 @@
 
 #include "base/injection.h"
 #include "service/bookkeeping.h"
+#include "service/markers.h"
 #include "stage/applier.h"
 #include "stage/constraints.h"
 #include "stage/duplicates.h"
@@ -373,6 +374,21 @@ find_duplicates(const Action *action, const CsvField *header, int nfields, int l
 	transaction_commit(&action->submitter, false);
 }
 
+/* Should the server crash, this is what was in flight. */
+static void
+mark(const Task *task, MarkerKind kind, int number)
+{
+	Marker marker = {
+		.kind = kind,
+		.alone = task->alone,
+		.database = MyDatabaseId,
+		.action_no = task->action_no,
+		.lane = task->lane,
+		.number = number};
+
+	markers_set(task->slot, &marker);
+}
+
 /*
  * One transaction on the lane's next chunk, with at most limit rows.  With
  * record_failure the first row is not applied but recorded as failed for that
@@ -415,6 +431,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	if (action->options.duplicates != DUPLICATES_ALL && !cursor.keys_compared)
 	{
 		bookkeeping_leave(&books);
+		mark(task, MARKER_KEYS, cursor.next_chunk);
 		find_duplicates(action, header, nfields, task->lane);
 		return STEP_MORE;
 	}
@@ -423,6 +440,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		nduplicates = jobs_read_duplicates(action->action_no, task->lane, strtoll(payload, NULL, 10), &duplicates);
 	bookkeeping_leave(&books);
 
+	mark(task, MARKER_CHUNK, cursor.next_chunk);
 	INJECTION("applier-locked");
 	phase = PHASE_PREPARE;
 	submitter_enter(&action->submitter, &frame);
@@ -530,6 +548,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 		PG_END_TRY();
 	}
 	MemoryContextReset(context);
+	markers_clear(task->slot);
 	if (result == STEP_LOCKED)
 		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
 	else if (result != STEP_OVER_BUDGET)

@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -27,6 +28,7 @@
 #include "pure/lane_assignment.h"
 #include "pure/row_codec.h"
 #include "service/bookkeeping.h"
+#include "service/markers.h"
 #include "stage/chunker.h"
 #include "stage/segment.h"
 #include "stage/target.h"
@@ -399,6 +401,20 @@ rotate(void)
 	transaction_commit(NULL, false);
 }
 
+/* Should the server crash, this is what was in flight. */
+static void
+mark(const Task *task, int segment_no)
+{
+	Marker marker = {
+		.kind = MARKER_SEGMENT,
+		.alone = task->alone,
+		.database = MyDatabaseId,
+		.action_no = task->action_no,
+		.number = segment_no};
+
+	markers_set(task->slot, &marker);
+}
+
 bool
 chunker_run(ActionSession *session, const Task *task)
 {
@@ -422,10 +438,12 @@ chunker_run(ActionSession *session, const Task *task)
 		pin.size = state.size;
 		pin.etag = state.etag;
 		pin.version_id = state.version_id;
+		mark(task, state.next_segment);
 		INJECTION("chunker-before-download");
 		source_read(session->source, &pin, state.next_offset, length, window);
 		result = commit_segment(session, &state, length);
 	}
+	markers_clear(task->slot);
 	hopeless = false;
 	rotate();
 	if (result == SEGMENT_WRITTEN)

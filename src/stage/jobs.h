@@ -14,6 +14,7 @@
 #include "datatype/timestamp.h"
 
 #include "service/board.h"
+#include "service/markers.h"
 #include "service/transaction.h"
 #include "stage/options.h"
 
@@ -48,7 +49,6 @@ typedef struct StreamHead
 	char *id;
 	char *state;
 	Oid   session_role;
-	int   crashes;
 	int   priority;
 } StreamHead;
 
@@ -62,23 +62,15 @@ extern void jobs_position_actions(void);
 extern int  jobs_stream_heads(StreamHead **heads, int max);
 extern void jobs_start_action(int64 action_no);
 
-/*
- * The server has restarted, perhaps because of an action: charges the one that
- * was running alone as a suspect, or else all that were running.
- */
-extern void jobs_charge_crash(void);
-extern void jobs_set_suspect(int64 action_no);
-
-/* It has made progress: it is not to blame. */
-extern void jobs_clear_crashes(int64 action_no);
 extern void jobs_read_progress(int64 action_no, ActionProgress *progress);
 extern void jobs_record_stats(int64 action_no);
 
 /*
  * Compares the recorded counts with each other and with the errors and the
- * superseded rows that are there; NULL if all agree, else what does not.
+ * superseded rows that are there; NULL if all agree, else what does not.  At
+ * its end nothing but dead letters is left of an action.
  */
-extern char *jobs_audit(int64 action_no, bool completed);
+extern char *jobs_audit(int64 action_no, bool at_end);
 
 /*
  * Why an action ends before its time.  All NULL: it is completed or was
@@ -130,6 +122,30 @@ extern void jobs_delete_rest_events(int64 action_no, int64 event_no);
 /* Reports what ends the action, or with trouble what it is to be paused for. */
 extern void jobs_report_failure(int64 action_no, const Failure *failure, bool trouble);
 extern void jobs_notify(int64 action_no);
+
+/* ---- after crashes (jobs_crashes.c) ---- */
+
+/* This was in flight when the server crashed; if it was alone, that is charged to it. */
+extern void jobs_note_crash(const Marker *marker);
+
+/* Where the action stands at something that was in flight. */
+extern void jobs_read_suspects(int64 action_no, ActionProgress *progress);
+
+typedef enum SuspectVerdict
+{
+	SUSPECTS_GO_ON, /* none, or they may be tried (again), or are set aside now */
+	SUSPECTS_WAIT,  /* somebody is in the way of setting one aside */
+	SUSPECTS_END    /* without it the action cannot go on: *failure says why */
+} SuspectVerdict;
+
+/* What has crashed the server so often is not tried again. */
+extern SuspectVerdict jobs_judge_suspects(int64 action_no, int max_attempts, Failure *failure);
+
+/* True, and *failure says so, if chunks of the action are set aside. */
+extern bool jobs_has_dead_letters(int64 action_no, Failure *failure);
+
+/* Puts them back behind all others. */
+extern void jobs_requeue_dead_letters(int64 action_no);
 
 /* ---- error budget (jobs_budget.c) ---- */
 
@@ -236,6 +252,12 @@ extern void jobs_rotate(bool all);
  */
 extern bool jobs_park(int64 action_no);
 extern bool jobs_unpark(int64 action_no);
+
+/*
+ * Until the end of the transaction no chunk moves from one generation to
+ * another, or would be missed or found twice.  False if somebody is in the way.
+ */
+extern bool jobs_hold_generations(void);
 
 /* ---- rows (jobs_rows.c) ---- */
 

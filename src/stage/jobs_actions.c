@@ -104,10 +104,10 @@ int
 jobs_stream_heads(StreamHead **heads, int max)
 {
 	static Statement statement = {
-		"SELECT head.action_no, head.id, head.state, head.session_role, head.crashes, head.priority"
+		"SELECT head.action_no, head.id, head.state, head.session_role, head.priority"
 		" FROM (SELECT s.*, pg_catalog.row_number() OVER (PARTITION BY s.session_role"
 		"   ORDER BY s.state = 'running' DESC, s.priority DESC, s.action_no) AS rank"
-		"  FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role, crashes,"
+		"  FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role,"
 		"    coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
 		"   FROM bulk_action_internal.actions"
 		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
@@ -128,8 +128,7 @@ jobs_stream_heads(StreamHead **heads, int max)
 		head->id = statement_text(i, 2);
 		head->state = statement_text(i, 3);
 		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
-		head->crashes = DatumGetInt32(statement_value(i, 5, NULL));
-		head->priority = DatumGetInt32(statement_value(i, 6, NULL));
+		head->priority = DatumGetInt32(statement_value(i, 5, NULL));
 	}
 	return n;
 }
@@ -148,40 +147,6 @@ jobs_start_action(int64 action_no)
 }
 
 void
-jobs_charge_crash(void)
-{
-	static Statement statement = {
-		"UPDATE bulk_action_internal.actions SET crashes = crashes + 1"
-		" WHERE state = 'running' AND (suspect OR NOT EXISTS (SELECT 1"
-		"  FROM bulk_action_internal.actions AS s WHERE s.state = 'running' AND s.suspect))",
-		{InvalidOid}};
-
-	(void) statement_run(&statement, NULL, NULL);
-}
-
-void
-jobs_set_suspect(int64 action_no)
-{
-	static Statement statement = {
-		"UPDATE bulk_action_internal.actions SET suspect = true WHERE action_no = $1",
-		{INT8OID}};
-	Datum values[] = {Int64GetDatum(action_no)};
-
-	(void) statement_run(&statement, values, NULL);
-}
-
-void
-jobs_clear_crashes(int64 action_no)
-{
-	static Statement statement = {
-		"UPDATE bulk_action_internal.actions SET crashes = 0, suspect = false WHERE action_no = $1",
-		{INT8OID}};
-	Datum values[] = {Int64GetDatum(action_no)};
-
-	(void) statement_run(&statement, values, NULL);
-}
-
-void
 jobs_read_progress(int64 action_no, ActionProgress *progress)
 {
 	static Statement cursors = {
@@ -192,6 +157,7 @@ jobs_read_progress(int64 action_no, ActionProgress *progress)
 	uint64      n;
 
 	memset(progress, 0, sizeof(*progress));
+	jobs_read_suspects(action_no, progress);
 	if (!jobs_read_source(action_no, &source))
 		return;
 	progress->at_end = source.at_end;
@@ -225,7 +191,7 @@ jobs_record_stats(int64 action_no)
 }
 
 char *
-jobs_audit(int64 action_no, bool completed)
+jobs_audit(int64 action_no, bool at_end)
 {
 	static Statement statement = {
 		"SELECT s.total, s.updated + s.inserted + s.deleted + s.unchanged + s.not_found + s.superseded"
@@ -233,7 +199,8 @@ jobs_audit(int64 action_no, bool completed)
 		" (SELECT pg_catalog.count(*) FROM bulk_action_internal.errors AS e WHERE e.action_no = $1),"
 		" s.superseded,"
 		" (SELECT pg_catalog.count(*) FROM bulk_action_internal.superseded AS e WHERE e.action_no = $1),"
-		" s.unprocessed, s.total_is_final"
+		" s.unprocessed - (SELECT coalesce(pg_catalog.sum(e.row_count), 0)"
+		"  FROM bulk_action_internal.dead_letters AS e WHERE e.action_no = $1)::bigint, s.total_is_final"
 		" FROM bulk_action_internal.stats AS s WHERE s.action_no = $1",
 		{INT8OID}};
 	Datum          values[] = {Int64GetDatum(action_no)};
@@ -255,7 +222,7 @@ jobs_audit(int64 action_no, bool completed)
 	if (n[4] != n[5])
 		appendStringInfo(&findings, "%lld rows are counted as superseded, %lld are recorded. ",
 						 (long long) n[4], (long long) n[5]);
-	if (completed && (n[6] != 0 || !DatumGetBool(statement_value(0, 8, NULL))))
+	if (at_end && (n[6] != 0 || !DatumGetBool(statement_value(0, 8, NULL))))
 		appendStringInfo(&findings, "%lld rows are unprocessed%s. ", (long long) n[6],
 						 DatumGetBool(statement_value(0, 8, NULL)) ? "" : ", and the file was not read to its end");
 	if (findings.len == 0)
@@ -275,14 +242,15 @@ void
 jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 {
 	static Statement finish = {
-		"UPDATE bulk_action_internal.actions SET state = $2, suspect = false,"
+		"UPDATE bulk_action_internal.actions SET state = $2,"
 		" finished_at = pg_catalog.clock_timestamp(),"
 		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
-	static Statement events = {
-		"DELETE FROM bulk_action_internal.events WHERE action_no = $1",
-		{INT8OID}};
+	static Statement always[] = {
+		{"DELETE FROM bulk_action_internal.events WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.suspects WHERE action_no = $1", {INT8OID}},
+	};
 	static Statement queue[] = {
 		{"DELETE FROM bulk_action_internal.cursors WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
@@ -299,7 +267,8 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 	values[4] = text_or_null(failure->detail, &nulls[4]);
 	values[5] = text_or_null(failure->hint, &nulls[5]);
 	(void) statement_run(&finish, values, nulls);
-	(void) statement_run(&events, values, NULL);
+	for (int i = 0; i < lengthof(always); i++)
+		(void) statement_run(&always[i], values, NULL);
 
 	/*
 	 * A failed action keeps its place, to be taken up again from there.  The
@@ -358,7 +327,7 @@ void
 jobs_pause_action(int64 action_no, const Failure *reason)
 {
 	static Statement statement = {
-		"UPDATE bulk_action_internal.actions SET state = 'paused', suspect = false,"
+		"UPDATE bulk_action_internal.actions SET state = 'paused',"
 		" error_code = $2, error_message = $3, error_detail = $4, error_hint = $5"
 		" WHERE action_no = $1 AND state IN ('queued', 'running')",
 		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
@@ -391,13 +360,14 @@ jobs_retry_action(int64 action_no, Datum options, bool options_null)
 {
 	static Statement statement = {
 		"UPDATE bulk_action_internal.actions SET state = 'queued', stream_position = NULL,"
-		" finished_at = NULL, crashes = 0, error_code = NULL, error_message = NULL, error_detail = NULL,"
+		" finished_at = NULL, error_code = NULL, error_message = NULL, error_detail = NULL,"
 		" error_hint = NULL, options = options OPERATOR(pg_catalog.||) coalesce($2, '{}')"
 		" WHERE action_no = $1 AND state = 'failed'",
 		{INT8OID, JSONBOID}};
 	Datum values[] = {Int64GetDatum(action_no), options};
 
-	(void) statement_run(&statement, values, options_null ? " n" : "  ");
+	if (statement_run(&statement, values, options_null ? " n" : "  ") > 0)
+		jobs_requeue_dead_letters(action_no);
 }
 
 void

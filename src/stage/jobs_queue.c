@@ -409,12 +409,8 @@ jobs_rotate(bool all)
 		} \
 	}
 
-/*
- * Until the end of the transaction no chunk moves from one generation to
- * another, or would be missed or found twice.  False if somebody is in the way.
- */
-static bool
-hold_generations(void)
+bool
+jobs_hold_generations(void)
 {
 	for (int i = 0; i < GENERATIONS; i++)
 		if (!ConditionalLockRelationOid(generation_oid(i), AccessShareLock))
@@ -428,7 +424,7 @@ jobs_park(int64 action_no)
 	static Statement park[GENERATIONS] = {PARK(0), PARK(1), PARK(2)};
 	Datum            values[] = {Int64GetDatum(action_no)};
 
-	if (!hold_generations())
+	if (!jobs_hold_generations())
 		return false;
 	for (int i = 0; i < GENERATIONS; i++)
 		(void) statement_run(&park[i], values, NULL);
@@ -457,7 +453,7 @@ jobs_unpark(int64 action_no)
 
 	if (statement_run(&any, values, NULL) == 0)
 		return true;
-	if (!hold_generations())
+	if (!jobs_hold_generations())
 		return false;
 	values[1] = Int16GetDatum(jobs_write_generation());
 	(void) statement_run(&unpark, values, NULL);

@@ -29,6 +29,8 @@
 	X(errors) \
 	X(superseded) \
 	X(parked) \
+	X(suspects) \
+	X(dead_letters) \
 	X(keys) \
 	X(duplicates) \
 	X(segments) \

@@ -110,6 +110,21 @@ bulk_action_inject(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * bulk_action_dereference_null() returns anyelement or trigger: what a C function
+ * with a mistake in it does to a server.
+ */
+PG_FUNCTION_INFO_V1(bulk_action_dereference_null);
+
+Datum
+bulk_action_dereference_null(PG_FUNCTION_ARGS)
+{
+	static int *volatile nowhere = NULL;
+
+	*nowhere = 1;
+	PG_RETURN_VOID();
+}
+
 void
 _PG_init(void)
 {

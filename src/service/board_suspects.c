@@ -1,0 +1,116 @@
+/*
+ * board_suspects.c
+ *		Shared memory: what may have crashed the server, and runs alone.
+ *
+ * Each segment or chunk that was in flight when the server crashed is a
+ * suspect.  It is handed out only when no worker of any database is inside a
+ * task, and nothing is handed out beside it; so if the server crashes again
+ * meanwhile, it was that one.  Suspects go first, or the others would never let
+ * one of them be alone; while one waits for another try, the others go on.
+ *
+ * What was in flight is known from the markers (markers.c), which the postmaster
+ * reads when it sets up shared memory.  The coordinator of the database writes
+ * them into the tables and publishes each action with its suspects.  One that
+ * the action has got past is none any more.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "service/board_private.h"
+
+/* ---- with the lock held ---- */
+
+bool
+board_lane_is_suspect(const BoardAction *action, int lane)
+{
+	return action->progress.suspect_chunk[lane] > action->progress.next[lane];
+}
+
+static bool
+suspect_is_due(const BoardAction *action, TimestampTz now)
+{
+	if (action->progress.suspect_segment && board_wants_chunking(action) && action->chunking_due <= now)
+		return true;
+	for (int lane = 0; lane < action->progress.lanes; lane++)
+		if (board_lane_is_suspect(action, lane) && board_wants_applying(action, lane) &&
+			action->lane_due[lane] <= now)
+			return true;
+	return false;
+}
+
+static bool
+suspect_is_running(const BoardAction *action)
+{
+	if (action->progress.suspect_segment && action->chunking_by != NOBODY)
+		return true;
+	for (int lane = 0; lane < action->progress.lanes; lane++)
+		if (board_lane_is_suspect(action, lane) && action->lane_by[lane] != NOBODY)
+			return true;
+	return false;
+}
+
+BoardTurn
+board_whose_turn(TimestampTz now)
+{
+	bool due = false;
+	bool busy = false;
+
+	for (int i = 0; i < BOARD_MAX_ACTIONS; i++)
+	{
+		const BoardAction *action = &board->actions[i];
+
+		if (action->action_no == 0)
+			continue;
+		if (suspect_is_running(action))
+			return TURN_NOBODY;
+		due |= suspect_is_due(action, now);
+		busy |= board_action_is_busy(action);
+	}
+	if (!due)
+		return TURN_ALL;
+	return busy ? TURN_SUSPECT_NEXT : TURN_SUSPECT;
+}
+
+/* A task has ended: if others had to wait for that, or a suspect had, they look again. */
+void
+board_end_turn(bool was_suspect)
+{
+	if (!was_suspect && board_whose_turn(GetCurrentTimestamp()) != TURN_SUSPECT)
+		return;
+	for (int i = 0; i < board->nslots; i++)
+		if (!board->slots[i].busy)
+			board_wake_slot(i);
+}
+
+/* ---- for the coordinator ---- */
+
+int
+crashed_find(Oid database, Marker *found)
+{
+	int n = 0;
+
+	board_lock();
+	for (int i = 0; i < MARKERS_MAX; i++)
+		if (board->crashed[i].kind != MARKER_NONE && board->crashed[i].database == database)
+			found[n++] = board->crashed[i];
+	board_unlock();
+	return n;
+}
+
+void
+crashed_forget(Oid database)
+{
+	for (int i = 0; i < MARKERS_MAX; i++)
+	{
+		bool found;
+
+		board_lock();
+		found = board->crashed[i].kind != MARKER_NONE && board->crashed[i].database == database;
+		if (found)
+			board->crashed[i].kind = MARKER_NONE;
+		board_unlock();
+		if (found)
+			markers_forget(i);
+	}
+}
