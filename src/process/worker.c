@@ -6,7 +6,9 @@
  * tasks for a session user than idle workers; connects as that session user,
  * so the server itself bounds what it can ever become.  It ends when it has
  * been idle for a while, or at once when another group waits for a slot and it
- * is idle or its group has more than an equal share.
+ * is idle or its group has more than an equal share.  It also ends when a table
+ * that it has worked on gets columns of other types (applier.c); another one
+ * goes on.
  *
  * Dying inside a task: the transaction is rolled back by the server and the
  * task is there again, because a task is done only by moving the cursor (or the
@@ -286,7 +288,7 @@ bulk_action_worker_main(Datum arg)
 			attempt_task(&task);
 			idle_since = GetCurrentTimestamp();
 			untidy = true;
-			if (group_should_yield(birth->database, birth->session_user, false))
+			if (applier_needs_new_session() || group_should_yield(birth->database, birth->session_user, false))
 				break;
 			continue;
 		}

@@ -218,7 +218,8 @@ board_is_done(Oid database, int64 action_no)
 
 	board_lock();
 	action = board_find_action(database, action_no);
-	done = action != NULL && action->progress.at_end && board_queued_chunks(action) == 0 && !board_action_is_busy(action);
+	done = action != NULL && action->progress.at_end && board_queued_chunks(action) == 0 &&
+		   !board_action_is_busy(action);
 	board_unlock();
 	return done;
 }

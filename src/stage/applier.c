@@ -35,6 +35,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -348,9 +349,46 @@ errors_up_to(RowBatch *batch, int from, int to)
 	return kept;
 }
 
+/*
+ * PL/pgSQL keeps plans in which a column of NEW has the type that it had at
+ * first, and then fails each row with 42804: a session that has run a table's
+ * triggers is of no use to it once a column has another type.
+ */
+static bool needs_new_session = false;
+
+bool
+applier_needs_new_session(void)
+{
+	return needs_new_session;
+}
+
+static bool
+is_of_old_session(const Target *target)
+{
+	static HTAB *shapes = NULL;
+	struct Shape
+	{
+		Oid    relid;
+		uint64 row_shape;
+	} * known;
+	bool found;
+
+	if (shapes == NULL)
+	{
+		HASHCTL control = {.keysize = sizeof(Oid), .entrysize = sizeof(struct Shape)};
+
+		shapes = hash_create("bulk_action row shapes", 16, &control, HASH_ELEM | HASH_BLOBS);
+	}
+	known = hash_search(shapes, &target->relid, HASH_ENTER, &found);
+	if (!found)
+		known->row_shape = target->row_shape;
+	return known->row_shape != target->row_shape;
+}
+
 typedef enum StepResult
 {
 	STEP_LOCKED,     /* somebody else has the lane */
+	STEP_ELSEWHERE,  /* another process has to do it */
 	STEP_BEHIND,     /* the board did not know how far the lane is */
 	STEP_MORE,       /* rows of the chunk are left, or all of them */
 	STEP_DONE,       /* the chunk is done */
@@ -445,6 +483,14 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	phase = PHASE_PREPARE;
 	submitter_enter(&action->submitter, &frame);
 	target = target_open(action, header, nfields, RowExclusiveLock);
+	if (is_of_old_session(target))
+	{
+		submitter_leave(&frame);
+		phase = PHASE_BOOKKEEPING;
+		transaction_commit(NULL, false);
+		needs_new_session = true;
+		return STEP_ELSEWHERE;
+	}
 	phase = PHASE_ROWS;
 	step->batch = row_batch_create(target, row_count);
 	step->batch->duplicates = duplicates;
@@ -551,6 +597,8 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 	markers_clear(task->slot);
 	if (result == STEP_LOCKED)
 		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
+	else if (result == STEP_ELSEWHERE)
+		board_give_back(task, 0);
 	else if (result != STEP_OVER_BUDGET)
 		board_applied(task, next_chunk);
 	return result != STEP_OVER_BUDGET;

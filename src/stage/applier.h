@@ -22,4 +22,10 @@
 extern bool applier_run(const Action *action, const CsvField *header, int nfields, const Task *task);
 extern bool applier_is_hopeless(void);
 
+/*
+ * True when the process should end and another one go on, because the columns
+ * of a table that it has changed rows of are of other types than they were.
+ */
+extern bool applier_needs_new_session(void);
+
 #endif /* BULK_ACTION_APPLIER_H */

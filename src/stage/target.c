@@ -343,6 +343,20 @@ rows_may_depend(const Target *target, Relation rel)
 	return depend;
 }
 
+static uint64
+row_shape(TupleDesc desc)
+{
+	uint64 shape = desc->natts;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		shape = lane_mix64(shape ^ attribute->atttypid) + (uint32) attribute->atttypmod + attribute->attisdropped;
+	}
+	return shape;
+}
+
 Target *
 target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
 {
@@ -371,6 +385,7 @@ target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE 
 	target->nfields = nfields;
 	describe_key(action, target, rel);
 	map_header(action, target, rel, header);
+	target->row_shape = row_shape(RelationGetDescr(rel));
 	target->row_by_row = action->options.order == ORDER_FILE && rows_may_depend(target, rel);
 	relation_close(rel, NoLock);
 	target_check_privileges(target);

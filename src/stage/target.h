@@ -58,6 +58,7 @@ typedef struct Target
 	TargetKey    *keys;
 	bool          hashable;      /* all key columns are: the file can have several lanes */
 	char         *key_signature; /* how keys are compared and hashed */
+	uint64        row_shape;     /* of the types of its columns: equal for equal ones */
 } Target;
 
 /*

@@ -330,6 +330,7 @@ sub in_the_middle
 {
 	my ($change, %option) = @_;
 	set_up($node, role => $option{as});
+	$node->safe_psql('postgres', $option{before}) if $option{before};
 	my $csv = next_file($node);
 	my ($session, $id) = hold($node, "file://$csv", as => $option{as});
 	my $changer = $node->background_psql('postgres');
@@ -348,7 +349,18 @@ sub in_the_middle
 
 {
 	my ($id, $csv, $changer) = in_the_middle(
-		'ALTER TABLE public.contacts ALTER age TYPE numeric(8,2), ALTER first_name TYPE varchar(50), ALTER id TYPE int', waits => 1);
+		'ALTER TABLE public.contacts ALTER age TYPE numeric(8,2), ALTER first_name TYPE varchar(50), ALTER id TYPE int',
+		waits => 1, before => <<'SQL');
+-- a session that has run this fails with 42804 when the column has another type
+CREATE OR REPLACE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF new.age < 0 OR new.id < 0 THEN
+    new.age := 0;
+  END IF;
+  RETURN new;
+END $$;
+CREATE TRIGGER look BEFORE UPDATE ON public.contacts FOR EACH ROW EXECUTE FUNCTION public.look();
+SQL
 	ended($node, $id);
 	$changer->quit;
 	$node->safe_psql('postgres',
