@@ -473,12 +473,12 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		find_duplicates(action, header, nfields, task->lane);
 		return STEP_MORE;
 	}
+	mark(task, MARKER_CHUNK, cursor.next_chunk);
 	payload = jobs_read_chunk(action->action_no, task->lane, cursor.next_chunk, &row_count, &length);
 	if (action->options.duplicates != DUPLICATES_ALL)
 		nduplicates = jobs_read_duplicates(action->action_no, task->lane, strtoll(payload, NULL, 10), &duplicates);
 	bookkeeping_leave(&books);
 
-	mark(task, MARKER_CHUNK, cursor.next_chunk);
 	INJECTION("applier-locked");
 	phase = PHASE_PREPARE;
 	submitter_enter(&action->submitter, &frame);
