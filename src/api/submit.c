@@ -57,6 +57,7 @@ typedef struct Submission
 	Datum         settings; /* text[] */
 	char         *source;
 	char         *action_type;
+	ActionType    type;
 	char         *entity_type;
 	Jsonb        *options_json;
 	ActionOptions options;
@@ -184,12 +185,7 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 	if (submission->account_id == NULL)
 		submission->account_id = GetUserNameFromId(submission->user, false);
 
-	if (strcmp(submission->action_type, "bulk_update") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("action type \"%s\" does not exist", submission->action_type),
-				 errdetail("The action types are: \"bulk_update\"."),
-				 errhint("Use \"bulk_update\", or leave the argument out.")));
+	submission->type = action_type_parse(submission->action_type);
 	if (!JB_ROOT_IS_OBJECT(submission->metadata))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -198,6 +194,7 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 						   JB_ROOT_IS_SCALAR(submission->metadata) ? "a single value" : "an array"),
 				 errhint("Write it like {\"note\": \"...\"}, or leave it out.")));
 	options_parse(submission->options_json, &submission->options);
+	options_check(submission->type, &submission->options);
 }
 
 /* ---- idempotency ---- */
@@ -453,7 +450,7 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 
 	if (!known)
 	{
-		entity_target_check(&submission.target, submission.user);
+		entity_target_check(&submission.target, submission.type, &submission.options, submission.user);
 		check_source(&submission);
 		*result = store_action(&submission);
 		INJECTION("submit-inserted");

@@ -224,9 +224,12 @@ next_updatable(const EntityTarget *target, int *position, TableColumn *column)
 	return false;
 }
 
-/* Which columns a file sets is not known before it is read; one at least must be allowed. */
+/*
+ * Which columns a file sets is not known before it is read; one at least must
+ * be allowed.
+ */
 static void
-check_updates(const EntityTarget *target, Oid user)
+check_any_column(const EntityTarget *target, Oid user, AclMode mode, const char *name)
 {
 	TableColumn column;
 	int         position = 0;
@@ -234,10 +237,18 @@ check_updates(const EntityTarget *target, Oid user)
 
 	while (next_updatable(target, &position, &column))
 	{
-		if (may_access(target->table, column.number, user, ACL_UPDATE))
+		if (may_access(target->table, column.number, user, mode))
 			return;
 		any = true;
 	}
+	/* A table may have nothing but its key, of which rows can be inserted. */
+	for (int i = 0; mode == ACL_INSERT && i < target->key_count; i++)
+		if (table_column_named(target->table, target->key_columns[i], &column))
+		{
+			if (may_access(target->table, column.number, user, mode))
+				return;
+			any = true;
+		}
 
 	if (!any)
 		ereport(ERROR,
@@ -248,20 +259,30 @@ check_updates(const EntityTarget *target, Oid user)
 						   quote_qualified_identifier(target->schema, target->name)),
 				 errhint("Have the entity type registered again.")));
 	privilege_missing(target, user,
-					  psprintf("UPDATE on every registered column of table %s",
+					  psprintf("%s on every registered column of table %s", name,
 							   quote_qualified_identifier(target->schema, target->name)),
-					  psprintf("UPDATE ON %s",
-							   quote_qualified_identifier(target->schema, target->name)));
+					  psprintf("%s ON %s", name, quote_qualified_identifier(target->schema, target->name)));
 }
 
 void
-entity_target_check(const EntityTarget *target, Oid user)
+entity_target_check(const EntityTarget *target, ActionType type, const ActionOptions *options, Oid user)
 {
+	bool inserts = type == ACTION_INSERT || type == ACTION_UPSERT || options->on_missing == MISSING_INSERT;
+	bool updates = type == ACTION_UPDATE || type == ACTION_UPSERT || options->on_conflict == CONFLICT_UPDATE;
+
 	check_unchanged(target);
 	if (namespace_aclcheck(get_rel_namespace(target->table), user, ACL_USAGE) != ACLCHECK_OK)
 		privilege_missing(target, user,
 						  psprintf("USAGE on schema %s", quote_identifier(target->schema)),
 						  psprintf("USAGE ON SCHEMA %s", quote_identifier(target->schema)));
-	check_key(target, user);
-	check_updates(target, user);
+	if (type != ACTION_INSERT || options->on_conflict != CONFLICT_ERROR)
+		check_key(target, user);
+	if (updates)
+		check_any_column(target, user, ACL_UPDATE, "UPDATE");
+	if (inserts)
+		check_any_column(target, user, ACL_INSERT, "INSERT");
+	if (type == ACTION_DELETE && pg_class_aclcheck(target->table, user, ACL_DELETE) != ACLCHECK_OK)
+		privilege_missing(target, user,
+						  psprintf("DELETE on table %s", quote_qualified_identifier(target->schema, target->name)),
+						  psprintf("DELETE ON %s", quote_qualified_identifier(target->schema, target->name)));
 }

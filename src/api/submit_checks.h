@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "stage/options.h"
+
 /* What an entity's row says of its table. */
 typedef struct EntityTarget
 {
@@ -24,6 +26,6 @@ typedef struct EntityTarget
 extern void submitter_check(Oid user, Oid session_user);
 
 /* The table is still what was registered, and the user may change it. */
-extern void entity_target_check(const EntityTarget *target, Oid user);
+extern void entity_target_check(const EntityTarget *target, ActionType type, const ActionOptions *options, Oid user);
 
 #endif /* BULK_ACTION_SUBMIT_CHECKS_H */

@@ -13,6 +13,7 @@
  * BA403	access denied, wrong signature, expired or invalid credentials
  * BA404	no such key, bucket, version or file
  * BA408	bulk_action_wait gave up: the action goes on
+ * BA409	a row that was to be deleted has other values in the columns that must match (row)
  * BA412	the object was replaced while it was being read
  * BA422	more rows of the file failed than max_errors allows
  * BA495	the server's TLS certificate cannot be verified
@@ -30,6 +31,7 @@
 #define ERRCODE_BULK_ACTION_S3_ACCESS_DENIED MAKE_SQLSTATE('B', 'A', '4', '0', '3')
 #define ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND MAKE_SQLSTATE('B', 'A', '4', '0', '4')
 #define ERRCODE_BULK_ACTION_WAIT_TIMEOUT     MAKE_SQLSTATE('B', 'A', '4', '0', '8')
+#define ERRCODE_BULK_ACTION_ROW_DIFFERS      MAKE_SQLSTATE('B', 'A', '4', '0', '9')
 #define ERRCODE_BULK_ACTION_SOURCE_REPLACED  MAKE_SQLSTATE('B', 'A', '4', '1', '2')
 #define ERRCODE_BULK_ACTION_TOO_MANY_ERRORS  MAKE_SQLSTATE('B', 'A', '4', '2', '2')
 #define ERRCODE_BULK_ACTION_TLS_VERIFY       MAKE_SQLSTATE('B', 'A', '4', '9', '5')

@@ -16,7 +16,7 @@
 #include "service/bookkeeping.h"
 #include "service/transaction.h"
 #include "stage/action_session.h"
-#include "stage/update_plan.h"
+#include "stage/row_plans.h"
 
 static MemoryContext  context = NULL; /* of the present action */
 static ActionSession *present = NULL;
@@ -37,7 +37,7 @@ action_session_discard(void)
 	action_session_forget();
 	if (!used)
 		return;
-	update_plan_forget();
+	row_plans_forget();
 	session_discard();
 	used = false;
 }

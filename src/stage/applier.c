@@ -47,8 +47,8 @@
 #include "stage/constraints.h"
 #include "stage/duplicates.h"
 #include "stage/failure.h"
+#include "stage/row_apply.h"
 #include "stage/row_batch.h"
-#include "stage/update_plan.h"
 
 #define BLOCK_ROWS               32
 #define MAX_KEPT_SUBTRANSACTIONS 49
@@ -84,81 +84,14 @@ applier_is_hopeless(void)
 
 /* ---- rows ---- */
 
-static int
-compare_rows(const void *left, const void *right, void *arg)
-{
-	RowBatch *batch = arg;
-	int       l = *(const int *) left;
-	int       r = *(const int *) right;
-	int       order = target_compare_keys(batch->target, batch->rows[l].keys, batch->rows[r].keys);
-
-	return order != 0 ? order : (l > r) - (l < r);
-}
-
-/*
- * Applies rows that have converted.  They go in the order of their keys, so
- * that transactions that overlap lock rows in one order; rows with the same
- * key go in successive waves, in the order of the file.
- */
-static void
-apply_rows(RowBatch *batch, const int *rows, int n, Outcomes *outcomes)
-{
-	int *sorted = palloc(sizeof(int) * n);
-	int *waves = palloc(sizeof(int) * n);
-	int *together = palloc(sizeof(int) * n);
-	int  last_wave = 0;
-
-	memcpy(sorted, rows, sizeof(int) * n);
-	qsort_arg(sorted, n, sizeof(int), compare_rows, batch);
-	for (int i = 0; i < n; i++)
-	{
-		waves[i] = i > 0 && target_compare_keys(batch->target, batch->rows[sorted[i - 1]].keys,
-												batch->rows[sorted[i]].keys) == 0 ?
-					   waves[i - 1] + 1 :
-					   0;
-		last_wave = Max(last_wave, waves[i]);
-	}
-
-	for (int wave = 0; wave <= last_wave; wave++)
-		for (int set = 0; set < batch->nsets; set++)
-		{
-			int    count = 0;
-			bool   sets_anything = false;
-			uint64 found;
-
-			for (int i = 0; i < n; i++)
-				if (waves[i] == wave && batch->rows[sorted[i]].column_set == set)
-					together[count++] = sorted[i];
-			if (count == 0)
-				continue;
-			for (int f = 0; f < batch->target->nfields; f++)
-				sets_anything |= batch->sets[set][f];
-			found = update_plan_run(batch, set, together, count);
-			constraints_check_deferred();
-			if (found > count)
-				ereport(ERROR,
-						(errcode(ERRCODE_CARDINALITY_VIOLATION),
-						 errmsg("%d rows of the file matched %llu rows of the table", count,
-								(unsigned long long) found)));
-			if (sets_anything)
-				outcomes->updated += found;
-			else
-				outcomes->unchanged += found;
-			outcomes->not_found += count - found;
-		}
-	pfree(sorted);
-	pfree(waves);
-	pfree(together);
-}
-
 static void
 add_outcomes(Outcomes *sum, const Outcomes *part)
 {
 	sum->updated += part->updated;
+	sum->inserted += part->inserted;
+	sum->deleted += part->deleted;
 	sum->unchanged += part->unchanged;
 	sum->not_found += part->not_found;
-	sum->superseded += part->superseded;
-	sum->failed += part->failed;
 }
 
 typedef enum RowMode
@@ -176,7 +109,7 @@ static int
 try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 {
 	ResourceOwner owner = CurrentResourceOwner;
-	Outcomes      outcomes = {0};
+	RowResults   *results = palloc0(sizeof(RowResults) * Max(n, 1)); /* of each call */
 	volatile int  at = 0;
 
 	BeginInternalSubTransaction(NULL);
@@ -185,7 +118,7 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 	{
 		if (mode == ALL_TOGETHER)
 		{
-			apply_rows(step->batch, rows, n, &outcomes);
+			rows_apply(step->batch, rows, n, results);
 			at = n;
 		}
 		else
@@ -194,20 +127,28 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 				/* What a trigger sets for its transaction (SET LOCAL) is not the next row's. */
 				int level = NewGUCNestLevel();
 
-				apply_rows(step->batch, rows + at, 1, &outcomes);
+				rows_apply(step->batch, rows + at, 1, &results[at]);
 				AtEOXact_GUC(true, level);
 			}
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(step->context);
 		CurrentResourceOwner = owner;
 		step->kept++;
-		add_outcomes(&step->outcomes, &outcomes);
 	}
 	PG_CATCH();
 	{
 		*error = failure_catch_row_error(step->context, owner);
+		return at;
 	}
 	PG_END_TRY();
+
+	/* Only now that it is kept: rows are tried more than once. */
+	for (int call = 0; call < n; call++)
+	{
+		add_outcomes(&step->outcomes, &results[call].outcomes);
+		for (int i = 0; i < results[call].nrefused; i++)
+			rows_fail_refused(step->batch, &results[call].refused[i]);
+	}
 	return at;
 }
 
@@ -507,7 +448,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	else
 	{
 		phase = PHASE_PREPARE;
-		update_plan_prepare(step->batch);
+		rows_prepare(step->batch);
 		constraints_prepare();
 		phase = PHASE_ROWS;
 		to = apply_range(step, from, row_count - from > limit ? from + limit : row_count);

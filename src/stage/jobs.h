@@ -35,6 +35,7 @@ typedef struct Action
 	char        **key_columns;
 	int           nupdates; /* -1: every column that can be updated */
 	char        **update_columns;
+	ActionType    type;
 	ActionOptions options;
 	char         *key_signature; /* that of the first segment; NULL: not read yet */
 } Action;
@@ -228,6 +229,8 @@ typedef struct Cursor
 typedef struct Outcomes
 {
 	int64 updated;
+	int64 inserted;
+	int64 deleted;
 	int64 unchanged;
 	int64 not_found;
 	int64 superseded;

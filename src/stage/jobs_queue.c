@@ -485,8 +485,9 @@ jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes
 	static Statement statement = {
 		"UPDATE bulk_action_internal.cursors SET next_chunk = $3, row_offset = $4,"
 		" updated = updated + $5, unchanged = unchanged + $6, not_found = not_found + $7,"
-		" failed = failed + $8, superseded = superseded + $9 WHERE action_no = $1 AND lane = $2",
-		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID}};
+		" failed = failed + $8, superseded = superseded + $9, inserted = inserted + $10, deleted = deleted + $11"
+		" WHERE action_no = $1 AND lane = $2",
+		{INT8OID, INT2OID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID}};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		Int16GetDatum(lane),
@@ -496,7 +497,9 @@ jobs_move_cursor(int64 action_no, int lane, const Cursor *cursor, const Outcomes
 		Int64GetDatum(outcomes->unchanged),
 		Int64GetDatum(outcomes->not_found),
 		Int64GetDatum(outcomes->failed),
-		Int64GetDatum(outcomes->superseded)};
+		Int64GetDatum(outcomes->superseded),
+		Int64GetDatum(outcomes->inserted),
+		Int64GetDatum(outcomes->deleted)};
 
 	if (statement_run(&statement, values, NULL) != 1)
 		elog(ERROR, "cursor of lane %d of action number %lld is missing", lane, (long long) action_no);

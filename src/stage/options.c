@@ -15,34 +15,64 @@
 
 #include "service/near_match.h"
 #include "stage/options.h"
+#include "stage/options_values.h"
 
-StaticAssertDecl(sizeof(DuplicatesMode) == sizeof(int) && sizeof(RowOrder) == sizeof(int),
+StaticAssertDecl(sizeof(DuplicatesMode) == sizeof(int) && sizeof(RowOrder) == sizeof(int) &&
+					 sizeof(EmptyCell) == sizeof(int) && sizeof(OnMissing) == sizeof(int) &&
+					 sizeof(OnConflict) == sizeof(int) && sizeof(UnknownColumns) == sizeof(int),
 				 "options that are words are stored as int");
 
 /* Words that an option may be, in the order of its enum. */
 static const char *const duplicates_words[] = {"all", "last", "first", "error", NULL};
 static const char *const order_words[] = {"key", "file", NULL};
+static const char *const empty_words[] = {"keep", "null", "value", NULL};
+static const char *const missing_words[] = {"report", "insert", "error", NULL};
+static const char *const conflict_words[] = {"error", "skip", "update", NULL};
+static const char *const unknown_words[] = {"error", "ignore", NULL};
+static const char *const action_words[] = {"bulk_update", "bulk_insert", "bulk_upsert", "bulk_delete", NULL};
+
+/* Which action types an option is for. */
+#define FOR(type) (1 << (type))
+#define FOR_ALL   (FOR(ACTION_UPDATE) | FOR(ACTION_INSERT) | FOR(ACTION_UPSERT) | FOR(ACTION_DELETE))
+#define FOR_SET   (FOR(ACTION_UPDATE) | FOR(ACTION_INSERT) | FOR(ACTION_UPSERT))
+#define FOR_FOUND (FOR(ACTION_UPDATE) | FOR(ACTION_DELETE))
 
 typedef struct OptionRule
 {
 	const char        *name;
-	enum jbvType       type;   /* jbvString; jbvNumeric: a whole number; jbvBinary: an ErrorBudget */
-	size_t             offset; /* in ActionOptions: char *, an enum, int or ErrorBudget */
+	int                types;  /* FOR(...) */
+	enum jbvType       type;   /* jbvString; jbvNumeric: a whole number; jbvBool; jbvBinary: see read */
+	size_t             offset; /* in ActionOptions: char *, an enum, int, bool, or what read makes */
 	const char *const *words;  /* jbvString: the only ones allowed; NULL: any */
 	int                min;    /* jbvNumeric */
 	int                max;
+	void (*read)(const char *name, const JsonbValue *value, ActionOptions *options);
 } OptionRule;
 
+static void read_max_errors(const char *name, const JsonbValue *value, ActionOptions *options);
+static void read_skip_unchanged(const char *name, const JsonbValue *value, ActionOptions *options);
+
 static const OptionRule option_rules[] = {
-	{"server", jbvString, offsetof(ActionOptions, server), NULL, 0, 0},
-	{"duplicates", jbvString, offsetof(ActionOptions, duplicates), duplicates_words, 0, 0},
-	{"order", jbvString, offsetof(ActionOptions, order), order_words, 0, 0},
-	{"priority", jbvNumeric, offsetof(ActionOptions, priority), NULL, PRIORITY_MIN, PRIORITY_MAX},
-	{"max_errors", jbvBinary, offsetof(ActionOptions, max_errors), NULL, 0, 0},
+	{"server", FOR_ALL, jbvString, offsetof(ActionOptions, server)},
+	{"duplicates", FOR_ALL, jbvString, offsetof(ActionOptions, duplicates), duplicates_words},
+	{"order", FOR_ALL, jbvString, offsetof(ActionOptions, order), order_words},
+	{"priority", FOR_ALL, jbvNumeric, offsetof(ActionOptions, priority), NULL, PRIORITY_MIN, PRIORITY_MAX},
+	{"max_errors", FOR_ALL, jbvBinary, .read = read_max_errors},
+	{"empty", FOR_SET, jbvString, offsetof(ActionOptions, empty), empty_words},
+	{"null_token", FOR_ALL, jbvString, offsetof(ActionOptions, null_token)},
+	{"on_missing", FOR_FOUND, jbvString, offsetof(ActionOptions, on_missing), missing_words},
+	{"on_conflict", FOR(ACTION_INSERT), jbvString, offsetof(ActionOptions, on_conflict), conflict_words},
+	{"skip_unchanged", FOR_SET, jbvBinary, .read = read_skip_unchanged},
+	{"unknown_columns", FOR_ALL, jbvString, offsetof(ActionOptions, unknown_columns), unknown_words},
+	{"fold_header", FOR_ALL, jbvBool, offsetof(ActionOptions, fold_header)},
+	{"columns", FOR_ALL, jbvBinary, .read = options_read_columns},
+	{"match", FOR(ACTION_DELETE), jbvBinary, .read = options_read_match},
 };
 
-static const char *
-type_name(enum jbvType type)
+StaticAssertDecl(lengthof(option_rules) <= 64, "a bit of ActionOptions.given per option");
+
+const char *
+options_type_name(enum jbvType type)
 {
 	switch (type)
 	{
@@ -87,28 +117,27 @@ rule_find(const char *name)
 				 errhint("Leave it out; notes of your own belong into \"metadata\".")));
 }
 
-/* Which of the words an option is. */
-static int
-find_word(const OptionRule *rule, const char *value)
+int
+options_find_word(const char *what, const char *const *words, const char *value)
 {
 	NearMatch      match;
 	StringInfoData valid;
 
 	near_match_start(&match, value);
 	initStringInfo(&valid);
-	for (int i = 0; rule->words[i] != NULL; i++)
+	for (int i = 0; words[i] != NULL; i++)
 	{
-		if (strcmp(rule->words[i], value) == 0)
+		if (strcmp(words[i], value) == 0)
 			return i;
-		near_match_offer(&match, rule->words[i]);
-		appendStringInfo(&valid, "%s\"%s\"", i > 0 ? ", " : "", rule->words[i]);
+		near_match_offer(&match, words[i]);
+		appendStringInfo(&valid, "%s\"%s\"", i > 0 ? ", " : "", words[i]);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" must not be \"%s\"", rule->name, value),
+			 errmsg("%s must not be \"%s\"", what, value),
 			 errdetail("It can be: %s.", valid.data),
 			 match.best != NULL ? errhint("Perhaps you meant \"%s\".", match.best) :
-								  errhint("Leave it out to have \"%s\".", rule->words[0])));
+								  errhint("Leave it out to have \"%s\".", words[0])));
 }
 
 static int
@@ -131,10 +160,11 @@ read_integer(const OptionRule *rule, Numeric value)
 
 /* A number of rows, or a share like "5%". */
 static void
-read_max_errors(const OptionRule *rule, const JsonbValue *value, ErrorBudget *budget)
+read_max_errors(const char *name, const JsonbValue *value, ActionOptions *options)
 {
-	char *given;
-	char *end;
+	ErrorBudget *budget = &options->max_errors;
+	char        *given;
+	char        *end;
 
 	if (value->type == jbvNumeric)
 	{
@@ -152,13 +182,31 @@ read_max_errors(const OptionRule *rule, const JsonbValue *value, ErrorBudget *bu
 			return;
 	}
 	else
-		given = pstrdup(type_name(value->type));
+		given = pstrdup(options_type_name(value->type));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" must not be %s", rule->name, given),
+			 errmsg("bulk action option \"%s\" must not be %s", name, given),
 			 errdetail("It can be a whole number of rows from 0, or a share of the rows like \"5%%\" or "
 					   "\"0.25%%\", up to \"100%%\" and with at most four decimals."),
 			 errhint("Leave it out to have %d.", MAX_ERRORS_DEFAULT)));
+}
+
+static void
+require_type(const char *name, const JsonbValue *value, enum jbvType type)
+{
+	if (value->type != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("bulk action option \"%s\" must be %s", name, options_type_name(type)),
+				 errdetail("It is %s.", options_type_name(value->type)),
+				 errhint("Give %s, or leave the option out.", options_type_name(type))));
+}
+
+static void
+read_skip_unchanged(const char *name, const JsonbValue *value, ActionOptions *options)
+{
+	require_type(name, value, jbvBool);
+	options->rewrite_unchanged = !value->val.boolean;
 }
 
 static void
@@ -167,21 +215,21 @@ option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *op
 	void *field = (char *) options + rule->offset;
 	char *text;
 
-	if (rule->type == jbvBinary)
+	options->given |= UINT64CONST(1) << (rule - option_rules);
+	if (rule->read != NULL)
 	{
-		read_max_errors(rule, value, field);
+		rule->read(rule->name, value, options);
 		return;
 	}
-	if (value->type != rule->type)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("bulk action option \"%s\" must be %s", rule->name, type_name(rule->type)),
-				 errdetail("It is %s.", type_name(value->type)),
-				 errhint("Give %s, or leave the option out.", type_name(rule->type))));
-
+	require_type(rule->name, value, rule->type);
 	if (rule->type == jbvNumeric)
 	{
 		*(int *) field = read_integer(rule, value->val.numeric);
+		return;
+	}
+	if (rule->type == jbvBool)
+	{
+		*(bool *) field = value->val.boolean;
 		return;
 	}
 	if (value->val.string.len == 0)
@@ -194,7 +242,8 @@ option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *op
 	if (rule->words == NULL)
 		*(char **) field = text;
 	else
-		*(int *) field = find_word(rule, text);
+		*(int *) field =
+			options_find_word(psprintf("bulk action option \"%s\"", rule->name), rule->words, text);
 }
 
 void
@@ -225,4 +274,38 @@ options_parse(Jsonb *json, ActionOptions *options)
 			option_assign(rule, &value, options);
 		}
 	}
+}
+
+/* ---- the type ---- */
+
+ActionType
+action_type_parse(const char *name)
+{
+	return options_find_word("action type", action_words, name);
+}
+
+static void
+contradiction(const char *message, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s", message),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
+void
+options_check(ActionType type, const ActionOptions *options)
+{
+	for (int i = 0; i < lengthof(option_rules); i++)
+		if ((options->given & (UINT64CONST(1) << i)) && !(option_rules[i].types & FOR(type)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("bulk action option \"%s\" does not go with action type \"%s\"", option_rules[i].name,
+							action_words[type]),
+					 errdetail("There is nothing that it could change there."),
+					 errhint("Leave it out.")));
+	if (type == ACTION_DELETE && options->on_missing == MISSING_INSERT)
+		contradiction("bulk action option \"on_missing\" must not be \"insert\" for \"bulk_delete\"",
+					  "What is to be deleted is not inserted.", "It can be \"report\" or \"error\".");
 }

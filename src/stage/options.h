@@ -26,6 +26,52 @@ typedef enum RowOrder
 	ORDER_FILE /* all rows */
 } RowOrder;
 
+/* What an empty cell, unquoted, means. */
+typedef enum EmptyCell
+{
+	EMPTY_KEEP, /* the column is not set: it keeps its value, or gets its default in a new row */
+	EMPTY_NULL,
+	EMPTY_VALUE /* the empty string, which for most types is no value */
+} EmptyCell;
+
+/* What becomes of a row whose key is not in the table. */
+typedef enum OnMissing
+{
+	MISSING_REPORT, /* counted as not_found */
+	MISSING_INSERT,
+	MISSING_ERROR
+} OnMissing;
+
+/* What becomes of a row that is to be inserted and whose key is in the table. */
+typedef enum OnConflict
+{
+	CONFLICT_ERROR,
+	CONFLICT_SKIP, /* counted as unchanged */
+	CONFLICT_UPDATE
+} OnConflict;
+
+typedef enum UnknownColumns
+{
+	UNKNOWN_ERROR,
+	UNKNOWN_IGNORE
+} UnknownColumns;
+
+/* When a column of a row that is in the table is set. */
+typedef enum Overwrite
+{
+	OVERWRITE_ALWAYS,
+	OVERWRITE_IF_EMPTY, /* if it is NULL, or the empty string */
+	OVERWRITE_NEVER     /* only in new rows */
+} Overwrite;
+
+/* What option columns says of one column of the file. */
+typedef struct ColumnRule
+{
+	char     *header; /* its name in the file */
+	char     *column; /* of the table; NULL: the field is ignored */
+	Overwrite overwrite;
+} ColumnRule;
+
 /* Rows that may fail unless the option says something else; it bounds the table of errors. */
 #define MAX_ERRORS_DEFAULT 1000000
 
@@ -39,6 +85,18 @@ typedef struct ActionOptions
 	RowOrder       order;
 	int            priority; /* between streams, the greater first */
 	ErrorBudget    max_errors;
+	EmptyCell      empty;
+	char          *null_token; /* a cell that is this is NULL; NULL: none is */
+	OnMissing      on_missing;
+	OnConflict     on_conflict;
+	bool           rewrite_unchanged; /* option skip_unchanged is false */
+	UnknownColumns unknown_columns;
+	bool           fold_header; /* names of columns match regardless of case and blanks around them */
+	int            ncolumns;
+	ColumnRule    *columns;
+	int            nmatch;
+	char         **match; /* bulk_delete: columns that must have the value in the file */
+	uint64         given; /* which options were given, a bit per rule (options.c) */
 } ActionOptions;
 
 /*
@@ -46,5 +104,20 @@ typedef struct ActionOptions
  * do not exist and for values of the wrong type.  Strings are palloc'd.
  */
 extern void options_parse(Jsonb *json, ActionOptions *options);
+
+/* What an action does. */
+typedef enum ActionType
+{
+	ACTION_UPDATE,
+	ACTION_INSERT,
+	ACTION_UPSERT,
+	ACTION_DELETE
+} ActionType;
+
+/* Errors (22023) for what is none of bulk_update, bulk_insert, bulk_upsert, bulk_delete. */
+extern ActionType action_type_parse(const char *name);
+
+/* Errors (22023) for options that do not go with the type, or with each other. */
+extern void options_check(ActionType type, const ActionOptions *options);
 
 #endif /* BULK_ACTION_OPTIONS_H */

@@ -18,6 +18,7 @@
 #include "pure/row_codec.h"
 #include "stage/failure.h"
 #include "stage/row_batch.h"
+#include "stage/statements.h"
 
 /* Where conversion stands; in memory, so that it outlives a longjmp. */
 typedef struct Progress
@@ -106,6 +107,7 @@ begin_row(Progress *progress)
 	row->raw_length = progress->decoded.raw_len;
 	row->values = palloc0(sizeof(Datum) * (target->nfields + target->nkeys));
 	row->keys = row->values + target->nfields;
+	row->nulls = palloc0(sizeof(bool) * target->nfields);
 	progress->in_row = true;
 	progress->field = 0;
 	memset(progress->set, 0, sizeof(bool) * target->nfields);
@@ -130,17 +132,31 @@ convert_cell(Progress *progress)
 	TargetColumn   *column = &batch->target->columns[field];
 	const CsvField *cell = &progress->decoded.cells[field];
 
+	BatchRow *row = &batch->rows[batch->nrows - 1];
+
 	if (column->attnum == 0)
 		return;
-	if (cell->is_null)
+	switch (target_cell_meaning(batch->target, column, cell))
 	{
-		/* An empty cell keeps the present value; a key has none to keep. */
-		if (column->is_key)
-			add_error(progress, ERRCODE_NOT_NULL_VIOLATION, column->name, "the key is empty");
-		return;
+		case CELL_NOTHING:
+			/* A key that is looked for must be there; one that is inserted may be the table's own. */
+			if (column->is_key && batch->target->found != FOUND_ERROR)
+				add_error(progress, ERRCODE_NOT_NULL_VIOLATION, column->name, "the key is empty");
+			return;
+		case CELL_NULL:
+			if (column->is_key)
+			{
+				add_error(progress, ERRCODE_NOT_NULL_VIOLATION, column->name, "the key is empty");
+				return;
+			}
+			row->nulls[field] = true;
+			row->values[field] = target_convert(column, NULL);
+			break;
+		case CELL_VALUE:
+			row->values[field] = target_convert(column, cell->data);
+			break;
 	}
-	batch->rows[batch->nrows - 1].values[field] = target_convert(column, cell->data);
-	progress->set[field] = !column->is_key;
+	progress->set[field] = true;
 }
 
 static int
@@ -156,6 +172,15 @@ find_set(RowBatch *batch, const bool *set)
 	return batch->nsets++;
 }
 
+static bool
+sets_anything(const Progress *progress)
+{
+	for (int f = 0; f < progress->batch->target->nfields; f++)
+		if (progress->set[f])
+			return true;
+	return false;
+}
+
 static void
 end_row(Progress *progress)
 {
@@ -163,6 +188,8 @@ end_row(Progress *progress)
 	BatchRow *row = &batch->rows[batch->nrows - 1];
 
 	progress->in_row = false;
+	if (progress->messages.len == 0 && batch->target->on_missing == MISSING_INSERT && !sets_anything(progress))
+		add_error(progress, ERRCODE_BAD_COPY_FILE_FORMAT, NULL, "all cells of the row are empty");
 	if (progress->messages.len > 0)
 	{
 		RowError error = {
@@ -176,8 +203,16 @@ end_row(Progress *progress)
 		row_batch_fail(batch, batch->nrows - 1, &error);
 		return;
 	}
+	row->has_key = true;
 	for (int i = 0; i < batch->target->nkeys; i++)
-		row->keys[i] = row->values[batch->target->keys[i].field];
+	{
+		int field = batch->target->keys[i].field;
+
+		if (field >= 0 && progress->set[field])
+			row->keys[i] = row->values[field];
+		else
+			row->has_key = false;
+	}
 	row->column_set = find_set(batch, progress->set);
 }
 
@@ -222,7 +257,7 @@ row_batch_create(Target *target, int row_count)
 	batch->target = target;
 	batch->rows = palloc0(sizeof(BatchRow) * Max(row_count, 1));
 	batch->sets = palloc(sizeof(bool *) * Max(row_count, 1));
-	batch->prepared = palloc0(sizeof(struct PreparedSet *) * Max(row_count, 1));
+	batch->prepared = palloc0(sizeof(struct PreparedSet *) * STATEMENT_KINDS * Max(row_count, 1));
 	batch->errors = palloc0(sizeof(RowError) * Max(row_count, 1));
 	batch->superseded = palloc0(sizeof(SupersededRow) * Max(row_count, 1));
 	return batch;

@@ -15,7 +15,9 @@ typedef struct BatchRow
 	const char *raw; /* original cells, in the payload */
 	size_t      raw_length;
 	Datum      *values;     /* one per field; set where the column set has the field */
-	Datum      *keys;       /* one per key column */
+	bool       *nulls;      /* likewise */
+	bool        has_key;    /* false: to be inserted with a key of the table's making */
+	Datum      *keys;       /* one per key column, if it has one */
 	int         column_set; /* index into the batch's sets */
 	bool        skipped;    /* failed, its error is in errors; or superseded */
 } BatchRow;
@@ -26,8 +28,8 @@ typedef struct RowBatch
 	int                  nrows;
 	BatchRow            *rows;
 	int                  nsets;
-	bool               **sets;     /* which fields a row sets; keys are in none */
-	struct PreparedSet **prepared; /* their statements; update_plan.c fills it */
+	bool               **sets;     /* which fields a row gives a value, its key included */
+	struct PreparedSet **prepared; /* STATEMENT_KINDS for each of them; row_plans.c fills it */
 	int                  nerrors;
 	RowError            *errors; /* room for one per row */
 

@@ -120,9 +120,12 @@ take_keys(SegmentParse *parse, SegmentRow *row)
 		return false;
 	for (int i = 0; i < target->nkeys; i++)
 	{
+		const TargetColumn *column = &target->columns[target->keys[i].field];
+
 		cells[i] = record->fields[target->keys[i].field];
-		if (cells[i].is_null)
+		if (target_cell_meaning(target, column, &cells[i]) != CELL_VALUE)
 			return false;
+		cells[i].is_null = false;
 	}
 	row->offset = (uint32) parse->keys.len;
 	(void) row_codec_append(&parse->keys, record->line, cells, target->nkeys);
@@ -168,11 +171,12 @@ hash_key(SegmentParse *parse)
 		return record->line;
 	for (int i = 0; i < target->nkeys; i++)
 	{
-		const CsvField *cell = &record->fields[target->keys[i].field];
+		int field = target->keys[i].field;
 
-		if (cell->is_null)
+		if (field < 0 ||
+			target_cell_meaning(target, &target->columns[field], &record->fields[field]) != CELL_VALUE)
 			return record->line;
-		values[i] = target_convert(&target->columns[target->keys[i].field], cell->data);
+		values[i] = target_convert(&target->columns[field], record->fields[field].data);
 	}
 	return target_hash_key(target, values);
 }

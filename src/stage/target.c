@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -37,65 +38,7 @@
 #include "pure/lane_assignment.h"
 #include "service/transaction.h"
 #include "stage/target.h"
-
-static int
-key_position(const Action *action, const char *name)
-{
-	for (int i = 0; i < action->nkeys; i++)
-		if (strcmp(action->key_columns[i], name) == 0)
-			return i;
-	return -1;
-}
-
-static bool
-may_be_set(const Action *action, Form_pg_attribute attribute)
-{
-	if (action->nupdates < 0)
-		return attribute->attgenerated == '\0' && attribute->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
-	for (int i = 0; i < action->nupdates; i++)
-		if (strcmp(action->update_columns[i], NameStr(attribute->attname)) == 0)
-			return true;
-	return false;
-}
-
-/* "a, b, c": what a header may contain, for a hint. */
-static char *
-list_allowed(const Action *action, TupleDesc desc)
-{
-	StringInfoData list;
-
-	initStringInfo(&list);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(desc, i);
-
-		if (attribute->attisdropped ||
-			(key_position(action, NameStr(attribute->attname)) < 0 && !may_be_set(action, attribute)))
-			continue;
-		appendStringInfo(&list, "%s\"%s\"", list.len > 0 ? ", " : "", NameStr(attribute->attname));
-	}
-	return list.data;
-}
-
-static void
-describe_column(TargetColumn *column, Form_pg_attribute attribute)
-{
-	Oid input;
-	Oid base = getBaseType(attribute->atttypid);
-
-	column->attnum = attribute->attnum;
-	column->name = pstrdup(NameStr(attribute->attname));
-	column->type = attribute->atttypid;
-	column->typmod = attribute->atttypmod;
-	getTypeInputInfo(attribute->atttypid, &input, &column->input_param);
-	fmgr_info(input, &column->input);
-
-	column->as_text = type_is_array(base) || type_is_rowtype(base) ||
-					  !OidIsValid(get_array_type(attribute->atttypid));
-	column->element_type = column->as_text ? TEXTOID : attribute->atttypid;
-	column->array_type = get_array_type(column->element_type);
-	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
-}
+#include "stage/target_columns.h"
 
 /*
  * Which rows have the same key, and so which lane each is in, has been decided
@@ -163,7 +106,7 @@ describe_key(const Action *action, Target *target, Relation rel)
 		{
 			AttrNumber  number = form->indkey.values[i];
 			const char *name = get_attname(RelationGetRelid(rel), number, true);
-			int         position = name != NULL ? key_position(action, name) : -1;
+			int         position = name != NULL ? target_key_position(action, name) : -1;
 
 			match = position >= 0 && !seen[position] &&
 					index->rd_indcollation[i] == TupleDescAttr(RelationGetDescr(rel), number - 1)->attcollation;
@@ -173,11 +116,12 @@ describe_key(const Action *action, Target *target, Relation rel)
 		for (int i = 0; match && i < form->indnkeyatts; i++)
 		{
 			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), form->indkey.values[i] - 1);
-			TargetKey        *key = &target->keys[key_position(action, NameStr(attribute->attname))];
+			TargetKey        *key = &target->keys[target_key_position(action, NameStr(attribute->attname))];
 			Oid               family = index->rd_opfamily[i];
 			Oid               type = index->rd_opcintype[i];
 			TypeCacheEntry   *entry;
 
+			key->name = pstrdup(NameStr(attribute->attname));
 			key->family = family;
 			key->equality = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
 			key->less = get_opfamily_member(family, type, type, BTLessStrategyNumber);
@@ -203,91 +147,6 @@ describe_key(const Action *action, Target *target, Relation rel)
 			 errmsg("the key of entity table %s is no longer unique", target->qualified_name),
 			 errdetail("No unique index that is valid, immediate and not partial is over exactly these columns."),
 			 errhint("Create the index and register the entity again.")));
-}
-
-/* Matches the header with the table's columns. */
-static void
-map_header(const Action *action, Target *target, Relation rel, const CsvField *header)
-{
-	TupleDesc desc = RelationGetDescr(rel);
-	int       nset = 0;
-
-	target->columns = palloc0(sizeof(TargetColumn) * target->nfields);
-	for (int f = 0; f < target->nfields; f++)
-	{
-		const char       *name = header[f].data;
-		Form_pg_attribute attribute = NULL;
-		int               key = key_position(action, name);
-
-		/* such a file can be submitted as it is */
-		if (error_report_is_column(name, header[f].len))
-			continue;
-		for (int i = 0; i < desc->natts; i++)
-			if (!TupleDescAttr(desc, i)->attisdropped &&
-				strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
-				attribute = TupleDescAttr(desc, i);
-		if (attribute == NULL || (key < 0 && !may_be_set(action, attribute)))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 name[0] == '\0'   ? errmsg("field %d of the header is empty", f + 1) :
-					 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", name,
-												target->qualified_name) :
-										 errmsg("column \"%s\" of the header may not be set", name),
-					 errhint("The header may have these columns: %s.", list_allowed(action, desc))));
-		for (int other = 0; other < f; other++)
-			if (target->columns[other].attnum == attribute->attnum)
-				ereport(ERROR,
-						(errcode(ERRCODE_DUPLICATE_COLUMN),
-						 errmsg("column \"%s\" appears twice in the header", name),
-						 errdetail("Fields %d and %d have this name.", other + 1, f + 1),
-						 errhint("Remove or rename one of them.")));
-		describe_column(&target->columns[f], attribute);
-		target->columns[f].is_key = key >= 0;
-		if (key >= 0)
-		{
-			if (target->columns[f].as_text)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("key column \"%s\" is of type %s, which a key cannot have", name,
-								format_type_be(attribute->atttypid))));
-			target->keys[key].field = f;
-		}
-		else
-			nset++;
-	}
-	for (int i = 0; i < target->nkeys; i++)
-		if (target->keys[i].field < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("the header lacks key column \"%s\"", action->key_columns[i]),
-					 errhint("The first line of the file must name the columns, with a comma between them.")));
-	if (nset == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("the header has no column to update"),
-				 errhint("Besides the key it may have these columns: %s.", list_allowed(action, desc))));
-}
-
-void
-target_check_privileges(const Target *target)
-{
-	for (int f = 0; f < target->nfields; f++)
-	{
-		const TargetColumn *column = &target->columns[f];
-		AclMode             mode = column->is_key ? ACL_SELECT : ACL_UPDATE;
-
-		if (column->attnum == 0)
-			continue;
-		if (pg_class_aclcheck(target->relid, GetUserId(), mode) != ACLCHECK_OK &&
-			pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), mode) != ACLCHECK_OK)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for column \"%s\" of %s", column->name,
-							target->qualified_name),
-					 errdetail("Role \"%s\", which submitted the action, lacks %s on the column.",
-							   submitter_name(GetUserId()), column->is_key ? "SELECT" : "UPDATE"),
-					 errhint("GRANT the privilege, or leave the column out of the file.")));
-	}
 }
 
 void
@@ -343,6 +202,37 @@ rows_may_depend(const Target *target, Relation rel)
 	return depend;
 }
 
+/* What is done with rows that are there, and with those that are not. */
+static void
+decide_treatment(const Action *action, Target *target)
+{
+	const ActionOptions *options = &action->options;
+
+	target->on_missing = options->on_missing;
+	switch (action->type)
+	{
+		case ACTION_UPDATE:
+			target->found = FOUND_UPDATE;
+			break;
+		case ACTION_UPSERT:
+			target->found = FOUND_UPDATE;
+			target->on_missing = MISSING_INSERT;
+			break;
+		case ACTION_INSERT:
+			target->found = options->on_conflict == CONFLICT_UPDATE ? FOUND_UPDATE :
+							options->on_conflict == CONFLICT_SKIP   ? FOUND_SKIP :
+																	  FOUND_ERROR;
+			target->on_missing = MISSING_INSERT;
+			break;
+		case ACTION_DELETE:
+			target->found = FOUND_DELETE;
+			break;
+	}
+	target->skip_unchanged = !options->rewrite_unchanged;
+	target->empty = action->type == ACTION_DELETE ? EMPTY_NULL : options->empty;
+	target->null_token = options->null_token;
+}
+
 static uint64
 row_shape(TupleDesc desc)
 {
@@ -382,9 +272,11 @@ target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE 
 				 errdetail("What a rule makes of an update cannot be accounted for."),
 				 errhint("Use a trigger in place of the rule.")));
 	target->partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
+	target->row_security = check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
 	target->nfields = nfields;
+	decide_treatment(action, target);
 	describe_key(action, target, rel);
-	map_header(action, target, rel, header);
+	target_map_header(action, target, rel, header);
 	target->row_shape = row_shape(RelationGetDescr(rel));
 	target->row_by_row = action->options.order == ORDER_FILE && rows_may_depend(target, rel);
 	relation_close(rel, NoLock);
@@ -490,18 +382,8 @@ target_key_names(const Target *target)
 
 	initStringInfo(&names);
 	for (int i = 0; i < target->nkeys; i++)
-		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", target->columns[target->keys[i].field].name);
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", target->keys[i].name);
 	return names.data;
-}
-
-Datum
-target_convert(TargetColumn *column, const char *cell)
-{
-	Datum value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
-									column->typmod);
-
-	/* Checked like the others, but it travels as it stands in the file. */
-	return column->as_text ? CStringGetTextDatum(cell) : value;
 }
 
 uint64

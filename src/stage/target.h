@@ -31,12 +31,35 @@ typedef struct TargetColumn
 	char       align;
 	bool       as_text; /* arrays and composites travel as text: unnest would flatten them */
 	bool       is_key;
+	bool       is_match;  /* bulk_delete: must have the value in the file */
+	bool       is_string; /* its empty string counts as empty */
+	bool       readable;  /* the submitter may read it */
+	Oid        equality;  /* with is_match */
+	Overwrite  overwrite;
 } TargetColumn;
+
+/* What is done with a row whose key is in the table. */
+typedef enum FoundRow
+{
+	FOUND_UPDATE,
+	FOUND_DELETE,
+	FOUND_SKIP,
+	FOUND_ERROR /* it is inserted all the same, and the unique index says no */
+} FoundRow;
+
+/* What a cell of the file means. */
+typedef enum CellMeaning
+{
+	CELL_VALUE,
+	CELL_NULL,
+	CELL_NOTHING /* the column is left alone */
+} CellMeaning;
 
 /* One column of the key, as its unique index compares it. */
 typedef struct TargetKey
 {
-	int      field;    /* of the file */
+	char    *name;
+	int      field;    /* of the file; -1: rows are inserted with keys of the table's making */
 	Oid      equality; /* operators of the index's operator family */
 	Oid      less;
 	Oid      family;
@@ -51,7 +74,14 @@ typedef struct Target
 	Oid           relid;
 	char         *qualified_name; /* quoted */
 	bool          partitioned;
+	bool          row_security;
 	bool          row_by_row; /* order => file, and rows may depend on each other */
+	FoundRow      found;
+	OnMissing     on_missing;
+	bool          skip_unchanged;
+	bool          has_match; /* bulk_delete: there are columns that must match */
+	EmptyCell     empty;
+	const char   *null_token; /* NULL: none */
 	int           nfields;
 	TargetColumn *columns; /* one per field of the file */
 	int           nkeys;
@@ -91,7 +121,13 @@ extern char *target_column_of_error(const Target *target, const ErrorData *error
 /* "a, b": the key columns. */
 extern char *target_key_names(const Target *target);
 
-/* A cell's value; raises the input function's error.  Run as the submitter. */
+/* What the cell means for this column. */
+extern CellMeaning target_cell_meaning(const Target *target, const TargetColumn *column, const CsvField *cell);
+
+/*
+ * A cell's value, or that of NULL, which a domain may refuse; raises the input
+ * function's error.  Run as the submitter.
+ */
 extern Datum target_convert(TargetColumn *column, const char *cell);
 
 /* Mixes the hashes of a key's values; values in the order of keys. */

@@ -1,0 +1,133 @@
+/*
+ * options_values.c
+ *		Values of options that are more than a word or a number.
+ *
+ * columns says what each column of the file is for, by its name in the header:
+ *
+ *		"Mail": "email"			another name in the table
+ *		"Notes": null			ignored
+ *		"Age": {"column": "age", "overwrite": "only_if_empty"}
+ *
+ * Columns that are not named there have the name of the table's column.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/jsonb.h"
+
+#include "service/near_match.h"
+#include "stage/options_values.h"
+
+static const char *const overwrite_words[] = {"always", "only_if_empty", "never", NULL};
+static const char *const rule_words[] = {"column", "overwrite", NULL};
+
+static char *
+string_of(const JsonbValue *value)
+{
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
+static void
+wrong_value(const char *what, const JsonbValue *value, const char *right)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s must not be %s", what, options_type_name(value->type)),
+			 errdetail("It can be %s.", right),
+			 errhint("The reference has examples.")));
+}
+
+/* The name of a column of the table. */
+static char *
+read_name(const char *what, const JsonbValue *value)
+{
+	if (value->type != jbvString)
+		wrong_value(what, value, "a string");
+	if (value->val.string.len == 0 || value->val.string.len >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is not the name of a column", what),
+				 errdetail("Names have 1 to %d bytes.", NAMEDATALEN - 1),
+				 errhint("Give the name as it is in the table.")));
+	return string_of(value);
+}
+
+static void
+read_rule(ColumnRule *rule, JsonbContainer *object)
+{
+	JsonbIterator     *iterator = JsonbIteratorInit(object);
+	JsonbValue         value;
+	JsonbIteratorToken token;
+	const char        *what = psprintf("bulk action option \"columns\": \"%s\"", rule->header);
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		int word;
+
+		if (token != WJB_KEY)
+			continue;
+		word = options_find_word(psprintf("%s: a key", what), rule_words, string_of(&value));
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		if (word == 0)
+			rule->column = read_name(psprintf("%s: \"column\"", what), &value);
+		else
+		{
+			if (value.type != jbvString)
+				wrong_value(psprintf("%s: \"overwrite\"", what), &value, "a string");
+			rule->overwrite = options_find_word(psprintf("%s: \"overwrite\"", what), overwrite_words,
+												string_of(&value));
+		}
+	}
+}
+
+void
+options_read_columns(const char *name, const JsonbValue *value, ActionOptions *options)
+{
+	JsonbIterator     *iterator;
+	JsonbIteratorToken token;
+	JsonbValue         item;
+
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		wrong_value(psprintf("bulk action option \"%s\"", name), value,
+					"an object like {\"name in the file\": \"name in the table\"}");
+	options->columns = palloc0(sizeof(ColumnRule) * Max(JsonContainerSize(value->val.binary.data), 1));
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
+	{
+		ColumnRule *rule;
+
+		if (token != WJB_KEY)
+			continue;
+		rule = &options->columns[options->ncolumns++];
+		rule->header = string_of(&item);
+		(void) JsonbIteratorNext(&iterator, &item, true);
+		if (item.type == jbvString)
+			rule->column = read_name(psprintf("bulk action option \"columns\": \"%s\"", rule->header), &item);
+		else if (item.type == jbvBinary && JsonContainerIsObject(item.val.binary.data))
+		{
+			/* without another name it has its own */
+			rule->column = pstrdup(rule->header);
+			read_rule(rule, item.val.binary.data);
+		}
+		else if (item.type != jbvNull)
+			wrong_value(psprintf("bulk action option \"columns\": \"%s\"", rule->header), &item,
+						"a string, an object, or null to ignore the column");
+	}
+}
+
+void
+options_read_match(const char *name, const JsonbValue *value, ActionOptions *options)
+{
+	JsonbIterator     *iterator;
+	JsonbIteratorToken token;
+	JsonbValue         item;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		wrong_value(psprintf("bulk action option \"%s\"", name), value, "an array of names of columns");
+	options->match = palloc(sizeof(char *) * Max(JsonContainerSize(value->val.binary.data), 1));
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
+		if (token == WJB_ELEM)
+			options->match[options->nmatch++] =
+				read_name(psprintf("an element of bulk action option \"%s\"", name), &item);
+}

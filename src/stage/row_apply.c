@@ -1,0 +1,266 @@
+/*
+ * row_apply.c
+ *		Applies rows of a batch to the target, a set of them at a time.
+ *
+ * Rows go in the order of their keys, so that transactions that overlap lock
+ * rows in one order; rows with the same key go in successive waves, in the
+ * order of the file.  Those of a wave that set the same columns are one set,
+ * to which at most these statements are applied, in this order:
+ *
+ *	1	Rows that are in the table are updated or deleted, if that is wanted.
+ *	2	If not all were, FIND tells those that are there and were left as they
+ *		are (nothing would change, or a trigger said no) from those that are
+ *		not there.
+ *	3	Those are counted, refused or inserted.
+ *
+ * A row that somebody else inserts between 1 and 3 is passed over by 3 (ON
+ * CONFLICT DO NOTHING); then the chunk is tried again, like after any collision.
+ */
+#include "postgres.h"
+
+#include "base/error_codes.h"
+#include "stage/constraints.h"
+#include "stage/row_apply.h"
+#include "stage/row_plans.h"
+
+/* Rows of one set that are not done yet. */
+typedef struct RowSet
+{
+	RowBatch *batch;
+	int       column_set;
+	int      *rows;
+	int       n;
+	bool     *hit; /* by place in rows */
+} RowSet;
+
+static int
+compare_rows(const void *left, const void *right, void *arg)
+{
+	RowBatch       *batch = arg;
+	int             l = *(const int *) left;
+	int             r = *(const int *) right;
+	const BatchRow *one = &batch->rows[l];
+	const BatchRow *other = &batch->rows[r];
+	int             order = 0;
+
+	/* rows without a key are like no other */
+	if (one->has_key && other->has_key)
+		order = target_compare_keys(batch->target, one->keys, other->keys);
+	else if (one->has_key != other->has_key)
+		order = one->has_key ? -1 : 1;
+	return order != 0 ? order : (l > r) - (l < r);
+}
+
+static bool
+same_key(const RowBatch *batch, int left, int right)
+{
+	const BatchRow *one = &batch->rows[left];
+	const BatchRow *other = &batch->rows[right];
+
+	return one->has_key && other->has_key && target_compare_keys(batch->target, one->keys, other->keys) == 0;
+}
+
+static uint64
+run(RowSet *set, StatementKind kind)
+{
+	uint64 found;
+
+	memset(set->hit, 0, sizeof(bool) * set->n);
+	found = row_plans_run(set->batch, kind, set->column_set, set->rows, set->n, set->hit);
+	if (kind != STATEMENT_FIND)
+		constraints_check_deferred();
+	if (found > set->n)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("%d rows of the file matched %llu rows of the table", set->n,
+						(unsigned long long) found),
+				 errhint("The key has to be unique; look for rules and triggers of the table.")));
+	return found;
+}
+
+/* Leaves only the rows that the last statement did not hit. */
+static void
+keep_missed(RowSet *set)
+{
+	int kept = 0;
+
+	for (int i = 0; i < set->n; i++)
+		if (!set->hit[i])
+			set->rows[kept++] = set->rows[i];
+	set->n = kept;
+}
+
+static void
+refuse(RowResults *results, int row, Refusal why)
+{
+	results->refused[results->nrefused].row = row;
+	results->refused[results->nrefused++].why = why;
+}
+
+/* Steps 1 and 2: what is there.  Leaves the rows that are not. */
+static void
+apply_found(RowSet *set, RowResults *results)
+{
+	Target *target = set->batch->target;
+	bool delete = target->found == FOUND_DELETE;
+	StatementKind kind = delete ? STATEMENT_DELETE : STATEMENT_UPDATE;
+
+	if (delete || row_plans_sets_anything(set->batch, STATEMENT_UPDATE, set->column_set))
+	{
+		uint64 changed = run(set, kind);
+
+		if (delete)
+			results->outcomes.deleted += changed;
+		else
+			results->outcomes.updated += changed;
+		if (statement_numbers_rows(target, kind))
+			keep_missed(set);
+		else if (changed == set->n)
+			set->n = 0;
+		else
+		{
+			/* which rows were changed need not be known: those not there are only counted */
+			uint64 there = run(set, STATEMENT_FIND);
+
+			results->outcomes.unchanged += Max(there, changed) - changed;
+			results->outcomes.not_found += set->n - Max(there, changed);
+			set->n = 0;
+		}
+	}
+	if (set->n == 0)
+		return;
+	if (run(set, STATEMENT_FIND) > 0 && delete &&target->has_match)
+	{
+		/* there, but with other values */
+		for (int i = 0; i < set->n; i++)
+			if (set->hit[i])
+				refuse(results, set->rows[i], REFUSED_DIFFERS);
+	}
+	else
+		for (int i = 0; i < set->n; i++)
+			results->outcomes.unchanged += set->hit[i];
+	keep_missed(set);
+}
+
+/*
+ * Fewer rows were inserted than were not there.  Either somebody else has
+ * inserted some in this moment: then all is done again, and finds them.  Or a
+ * trigger said no: they are left as they are, which is not there.
+ */
+static uint64
+count_left_out(RowSet *set, uint64 inserted)
+{
+	uint64 there = run(set, STATEMENT_FIND);
+
+	if (there > inserted)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("rows with the same key were inserted at the same time"),
+				 errhint("The rows are tried again.")));
+	return set->n - inserted;
+}
+
+/* Step 3: what is not there. */
+static void
+apply_missing(RowSet *set, RowResults *results)
+{
+	Target *target = set->batch->target;
+	bool    keyed = set->batch->rows[set->rows[0]].has_key;
+	uint64  inserted;
+
+	if (target->on_missing == MISSING_REPORT)
+		results->outcomes.not_found += set->n;
+	else if (target->on_missing == MISSING_ERROR)
+		for (int i = 0; i < set->n; i++)
+			refuse(results, set->rows[i], REFUSED_MISSING);
+	else
+	{
+		bool absent = keyed && target->found != FOUND_ERROR;
+
+		inserted = run(set, absent ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT);
+		results->outcomes.inserted += inserted;
+		if (inserted < set->n)
+			results->outcomes.unchanged += absent && target->found == FOUND_UPDATE ?
+											   count_left_out(set, inserted) :
+											   set->n - inserted;
+	}
+}
+
+static void
+apply_set(RowSet *set, RowResults *results)
+{
+	FoundRow found = set->batch->target->found;
+
+	if (set->batch->rows[set->rows[0]].has_key && (found == FOUND_UPDATE || found == FOUND_DELETE))
+		apply_found(set, results);
+	if (set->n > 0)
+		apply_missing(set, results);
+}
+
+void
+rows_apply(RowBatch *batch, const int *rows, int n, RowResults *results)
+{
+	int   *sorted = palloc(sizeof(int) * n);
+	int   *waves = palloc(sizeof(int) * n);
+	int    last_wave = 0;
+	RowSet set = {.batch = batch};
+
+	memset(results, 0, sizeof(*results));
+	results->refused = palloc(sizeof(RefusedRow) * n);
+	set.rows = palloc(sizeof(int) * n);
+	set.hit = palloc(sizeof(bool) * n);
+
+	memcpy(sorted, rows, sizeof(int) * n);
+	qsort_arg(sorted, n, sizeof(int), compare_rows, batch);
+	for (int i = 0; i < n; i++)
+	{
+		waves[i] = i > 0 && same_key(batch, sorted[i - 1], sorted[i]) ? waves[i - 1] + 1 : 0;
+		last_wave = Max(last_wave, waves[i]);
+	}
+
+	for (int wave = 0; wave <= last_wave; wave++)
+		for (set.column_set = 0; set.column_set < batch->nsets; set.column_set++)
+		{
+			set.n = 0;
+			for (int i = 0; i < n; i++)
+				if (waves[i] == wave && batch->rows[sorted[i]].column_set == set.column_set)
+					set.rows[set.n++] = sorted[i];
+			if (set.n > 0)
+				apply_set(&set, results);
+		}
+	pfree(sorted);
+	pfree(waves);
+	pfree(set.rows);
+	pfree(set.hit);
+}
+
+void
+rows_prepare(RowBatch *batch)
+{
+	Target *target = batch->target;
+
+	if (target->found == FOUND_UPDATE)
+		row_plans_prepare(batch, STATEMENT_UPDATE);
+	if (target->found == FOUND_DELETE)
+		row_plans_prepare(batch, STATEMENT_DELETE);
+	if (target->on_missing == MISSING_INSERT)
+		row_plans_prepare(batch, target->found == FOUND_ERROR ? STATEMENT_INSERT : STATEMENT_INSERT_ABSENT);
+}
+
+void
+rows_fail_refused(RowBatch *batch, const RefusedRow *refused)
+{
+	const BatchRow *row = &batch->rows[refused->row];
+	bool            differs = refused->why == REFUSED_DIFFERS;
+	RowError        error = {
+			   .line = row->line,
+			   .column = target_key_names(batch->target),
+			   .record = row->raw,
+			   .record_length = row->raw_length};
+
+	error.message = pstrdup(differs ? "the row of the table has other values in the columns that must match" :
+									  "no row of the table has this key");
+	strlcpy(error.code, unpack_sql_state(differs ? ERRCODE_BULK_ACTION_ROW_DIFFERS : ERRCODE_NO_DATA_FOUND),
+			sizeof(error.code));
+	row_batch_fail(batch, refused->row, &error);
+}

@@ -1,0 +1,276 @@
+/*
+ * statements.c
+ *		The text of the set-wise statements that apply rows.
+ *
+ * UPDATE target AS t SET a = s.v2, ... FROM ROWS FROM (unnest($1), ...) AS s
+ * WHERE t.key = s.v1, with one array per column; INSERT and DELETE likewise.
+ * Names are quoted by the server, operators and types written with their
+ * schema: nothing is looked up on the submitter's path.
+ *
+ * Two rows are the same when their images are (record_image_ne): what the
+ * equality of a type takes for equal, 1.0 and 1.00 for example, is a change all
+ * the same, and types without equality can be compared too.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_operator.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "stage/statements.h"
+
+/* ---- parameters ---- */
+
+/* Does the statement change this column of a row that is there? */
+static bool
+is_assigned(const TargetColumn *column)
+{
+	return !column->is_key && column->overwrite != OVERWRITE_NEVER;
+}
+
+int
+statement_fields(const Target *target, StatementKind kind, const bool *set, int *fields)
+{
+	bool insert = kind == STATEMENT_INSERT || kind == STATEMENT_INSERT_ABSENT;
+	int  n = 0;
+
+	if (!insert)
+		for (int i = 0; i < target->nkeys; i++)
+			fields[n++] = target->keys[i].field;
+	for (int f = 0; f < target->nfields; f++)
+		if (set[f] && (insert || (kind == STATEMENT_UPDATE && is_assigned(&target->columns[f])) ||
+					   (kind == STATEMENT_DELETE && target->columns[f].is_match)))
+			fields[n++] = f;
+	return n;
+}
+
+bool
+statement_numbers_rows(const Target *target, StatementKind kind)
+{
+	return kind == STATEMENT_FIND || kind == STATEMENT_DELETE ||
+		   (kind == STATEMENT_UPDATE && target->on_missing != MISSING_REPORT);
+}
+
+/* ---- pieces ---- */
+
+/* OPERATOR(schema.name) */
+static void
+append_operator(StringInfo sql, Oid operator)
+{
+	HeapTuple        tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	appendStringInfo(sql, " OPERATOR(%s.%s) ",
+					 quote_identifier(get_namespace_name(form->oprnamespace)), NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+}
+
+/* s.vN, with a cast where the value travels as text */
+static void
+append_value(StringInfo sql, const TargetColumn *column, int number)
+{
+	if (column->as_text)
+		appendStringInfo(sql, "CAST(s.v%d AS %s)", number,
+						 format_type_extended(column->type, column->typmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+	else
+		appendStringInfo(sql, "s.v%d", number);
+}
+
+/* What the column becomes. */
+static void
+append_new_value(StringInfo sql, const TargetColumn *column, int number)
+{
+	const char *name = quote_identifier(column->name);
+
+	if (column->overwrite != OVERWRITE_IF_EMPTY)
+	{
+		append_value(sql, column, number);
+		return;
+	}
+	appendStringInfo(sql, "CASE WHEN t.%s IS NULL", name);
+	if (column->is_string)
+		appendStringInfo(sql, " OR CAST(t.%s AS pg_catalog.text) OPERATOR(pg_catalog.=) ''", name);
+	appendStringInfoString(sql, " THEN ");
+	append_value(sql, column, number);
+	appendStringInfo(sql, " ELSE t.%s END", name);
+}
+
+/* ROWS FROM (unnest($1), ...) AS s (v1, ..., n) */
+static void
+append_source(StringInfo sql, int n, bool numbered)
+{
+	int columns = numbered ? n + 1 : n;
+
+	appendStringInfoString(sql, "ROWS FROM (");
+	for (int i = 1; i <= columns; i++)
+		appendStringInfo(sql, "%spg_catalog.unnest($%d)", i > 1 ? ", " : "", i);
+	appendStringInfoString(sql, ") AS s (");
+	for (int i = 1; i <= n; i++)
+		appendStringInfo(sql, "%sv%d", i > 1 ? ", " : "", i);
+	appendStringInfoString(sql, numbered ? ", n)" : ")");
+}
+
+static void
+append_key_match(StringInfo sql, const Target *target)
+{
+	for (int i = 0; i < target->nkeys; i++)
+	{
+		const TargetKey *key = &target->keys[i];
+
+		appendStringInfo(sql, "%st.%s", i > 0 ? " AND " : "",
+						 quote_identifier(target->columns[key->field].name));
+		append_operator(sql, key->equality);
+		appendStringInfo(sql, "s.v%d", i + 1);
+	}
+}
+
+/* AND the row would not be as it is */
+static void
+append_differs(StringInfo sql, const Target *target, const int *fields, int n)
+{
+	appendStringInfoString(sql, " AND pg_catalog.record_image_ne(ROW(");
+	for (int i = target->nkeys; i < n; i++)
+		appendStringInfo(sql, "%st.%s", i > target->nkeys ? ", " : "",
+						 quote_identifier(target->columns[fields[i]].name));
+	appendStringInfoString(sql, "), ROW(");
+	for (int i = target->nkeys; i < n; i++)
+	{
+		appendStringInfoString(sql, i > target->nkeys ? ", " : "");
+		append_new_value(sql, &target->columns[fields[i]], i + 1);
+	}
+	appendStringInfoString(sql, "))");
+}
+
+/* May every column that is set be read, so that it can be compared? */
+static bool
+can_compare(const Target *target, const int *fields, int n)
+{
+	for (int i = target->nkeys; i < n; i++)
+		if (!target->columns[fields[i]].readable)
+			return false;
+	return true;
+}
+
+/* A unique index says nothing about tables that inherit from its own. */
+static const char *
+only(const Target *target)
+{
+	return target->partitioned ? "" : "ONLY ";
+}
+
+/* ---- statements ---- */
+
+static void
+build_find(StringInfo sql, const Target *target, int n)
+{
+	appendStringInfoString(sql, "SELECT s.n FROM ");
+	append_source(sql, n, true);
+	if (target->row_security)
+	{
+		/* Found is what could be changed: only a lock takes the policies of UPDATE into account. */
+		appendStringInfo(sql, " JOIN %s%s AS t ON ", only(target), target->qualified_name);
+		append_key_match(sql, target);
+		appendStringInfoString(sql, " FOR NO KEY UPDATE OF t");
+		return;
+	}
+	appendStringInfo(sql, " WHERE EXISTS (SELECT 1 FROM %s%s AS t WHERE ", only(target),
+					 target->qualified_name);
+	append_key_match(sql, target);
+	appendStringInfoString(sql, ")");
+}
+
+static void
+build_update(StringInfo sql, const Target *target, const int *fields, int n, bool numbered)
+{
+	appendStringInfo(sql, "UPDATE %s%s AS t SET ", only(target), target->qualified_name);
+	for (int i = target->nkeys; i < n; i++)
+	{
+		const TargetColumn *column = &target->columns[fields[i]];
+
+		appendStringInfo(sql, "%s%s = ", i > target->nkeys ? ", " : "", quote_identifier(column->name));
+		append_new_value(sql, column, i + 1);
+	}
+	appendStringInfoString(sql, " FROM ");
+	append_source(sql, n, numbered);
+	appendStringInfoString(sql, " WHERE ");
+	append_key_match(sql, target);
+	if (target->skip_unchanged && can_compare(target, fields, n))
+		append_differs(sql, target, fields, n);
+	if (numbered)
+		appendStringInfoString(sql, " RETURNING s.n");
+}
+
+static void
+build_delete(StringInfo sql, const Target *target, const int *fields, int n)
+{
+	appendStringInfo(sql, "DELETE FROM %s%s AS t USING ", only(target), target->qualified_name);
+	append_source(sql, n, true);
+	appendStringInfoString(sql, " WHERE ");
+	append_key_match(sql, target);
+	for (int i = target->nkeys; i < n; i++)
+	{
+		const TargetColumn *column = &target->columns[fields[i]];
+		const char         *name = quote_identifier(column->name);
+
+		appendStringInfo(sql, " AND (t.%s", name);
+		append_operator(sql, column->equality);
+		append_value(sql, column, i + 1);
+		appendStringInfo(sql, " OR (t.%s IS NULL AND s.v%d IS NULL))", name, i + 1);
+	}
+	appendStringInfoString(sql, " RETURNING s.n");
+}
+
+static void
+build_insert(StringInfo sql, const Target *target, StatementKind kind, const int *fields, int n)
+{
+	appendStringInfo(sql, "INSERT INTO %s AS t (", target->qualified_name);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", quote_identifier(target->columns[fields[i]].name));
+	appendStringInfoString(sql, ") SELECT ");
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? ", " : "");
+		append_value(sql, &target->columns[fields[i]], i + 1);
+	}
+	appendStringInfoString(sql, " FROM ");
+	append_source(sql, n, false);
+	if (kind == STATEMENT_INSERT)
+		return;
+	appendStringInfoString(sql, " ON CONFLICT (");
+	for (int i = 0; i < target->nkeys; i++)
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 quote_identifier(target->columns[target->keys[i].field].name));
+	appendStringInfoString(sql, ") DO NOTHING");
+}
+
+char *
+statement_build(const Target *target, StatementKind kind, const int *fields, int n)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	switch (kind)
+	{
+		case STATEMENT_FIND:
+			build_find(&sql, target, n);
+			break;
+		case STATEMENT_UPDATE:
+			build_update(&sql, target, fields, n, statement_numbers_rows(target, kind));
+			break;
+		case STATEMENT_DELETE:
+			build_delete(&sql, target, fields, n);
+			break;
+		case STATEMENT_INSERT:
+		case STATEMENT_INSERT_ABSENT:
+			build_insert(&sql, target, kind, fields, n);
+			break;
+	}
+	return sql.data;
+}

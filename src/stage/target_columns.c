@@ -1,0 +1,410 @@
+/*
+ * target_columns.c
+ *		Which field of a file goes to which column of the target.
+ *
+ * By the names in the header, which stand for the columns of the same name
+ * unless option columns says something else.  A name that stands for nothing is
+ * an error: a misspelt column must not be left out of a million rows in
+ * silence.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "parser/parse_coerce.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/formatting.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "base/compat.h"
+#include "pure/error_report.h"
+#include "service/near_match.h"
+#include "service/transaction.h"
+#include "stage/target_columns.h"
+
+int
+target_key_position(const Action *action, const char *name)
+{
+	for (int i = 0; i < action->nkeys; i++)
+		if (strcmp(action->key_columns[i], name) == 0)
+			return i;
+	return -1;
+}
+
+/* May a file give the column a value? */
+static bool
+may_be_set(const Action *action, const Target *target, Form_pg_attribute attribute)
+{
+	const char *name = NameStr(attribute->attname);
+
+	if (target_key_position(action, name) >= 0)
+		return target->on_missing != MISSING_INSERT ||
+			   (attribute->attgenerated == '\0' && attribute->attidentity != ATTRIBUTE_IDENTITY_ALWAYS);
+	if (target->found == FOUND_DELETE)
+		return true;
+	if (action->nupdates < 0)
+		return attribute->attgenerated == '\0' && attribute->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
+	for (int i = 0; i < action->nupdates; i++)
+		if (strcmp(action->update_columns[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* "a, b, c": what a header may contain, for a hint. */
+static char *
+list_allowed(const Action *action, const Target *target, TupleDesc desc)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && may_be_set(action, target, attribute))
+			appendStringInfo(&list, "%s\"%s\"", list.len > 0 ? ", " : "", NameStr(attribute->attname));
+	}
+	return list.data;
+}
+
+/* ---- names ---- */
+
+/* Without blanks around it and in lower case. */
+static char *
+folded(const char *name)
+{
+	size_t length = strlen(name);
+
+	while (length > 0 && strchr(" \t\r\n", name[length - 1]) != NULL)
+		length--;
+	while (length > 0 && strchr(" \t\r\n", *name) != NULL)
+	{
+		name++;
+		length--;
+	}
+	return str_tolower(name, length, DEFAULT_COLLATION_OID);
+}
+
+static bool
+is_called(const Action *action, const char *name, const char *wanted)
+{
+	return strcmp(name, wanted) == 0 || (action->options.fold_header && strcmp(folded(name), folded(wanted)) == 0);
+}
+
+static Form_pg_attribute
+find_column(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped && strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return TupleDescAttr(desc, i);
+	return NULL;
+}
+
+/* The only column of that name when names are folded; NULL: none. */
+static Form_pg_attribute
+find_folded(TupleDesc desc, const char *name)
+{
+	Form_pg_attribute found = NULL;
+	char             *wanted = folded(name);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped || strcmp(folded(NameStr(attribute->attname)), wanted) != 0)
+			continue;
+		if (found != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_AMBIGUOUS_COLUMN),
+					 errmsg("column \"%s\" of the header is ambiguous", name),
+					 errdetail("The table has \"%s\" and \"%s\".", NameStr(found->attname),
+							   NameStr(attribute->attname)),
+					 errhint("Say which one is meant in option \"columns\".")));
+		found = attribute;
+	}
+	return found;
+}
+
+/* What option columns says of this column of the file; NULL: nothing. */
+static const ColumnRule *
+find_rule(const Action *action, const char *header)
+{
+	for (int i = 0; i < action->options.ncolumns; i++)
+		if (strcmp(action->options.columns[i].header, header) == 0)
+			return &action->options.columns[i];
+	for (int i = 0; i < action->options.ncolumns; i++)
+		if (is_called(action, action->options.columns[i].header, header))
+			return &action->options.columns[i];
+	return NULL;
+}
+
+static bool
+is_match(const Action *action, const char *name)
+{
+	for (int i = 0; i < action->options.nmatch; i++)
+		if (strcmp(action->options.match[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void
+column_unknown(const Action *action, const Target *target, TupleDesc desc, int field, const char *name,
+			   const ColumnRule *rule, Form_pg_attribute attribute)
+{
+	const char *wanted = rule != NULL ? rule->column : name;
+	NearMatch   match;
+
+	near_match_start(&match, wanted);
+	for (int i = 0; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped && may_be_set(action, target, TupleDescAttr(desc, i)))
+			near_match_offer(&match, NameStr(TupleDescAttr(desc, i)->attname));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 wanted[0] == '\0' ? errmsg("field %d of the header is empty", field + 1) :
+			 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", wanted,
+										target->qualified_name) :
+								 errmsg("column \"%s\" of the header may not be set", wanted),
+			 match.best != NULL && attribute == NULL ?
+				 errhint("Perhaps you meant \"%s\". The header may have these columns: %s.", match.best,
+						 list_allowed(action, target, desc)) :
+				 errhint("The header may have these columns: %s.", list_allowed(action, target, desc))));
+}
+
+/* ---- columns ---- */
+
+static void
+describe_column(TargetColumn *column, Form_pg_attribute attribute)
+{
+	Oid input;
+	Oid base = getBaseType(attribute->atttypid);
+
+	column->attnum = attribute->attnum;
+	column->name = pstrdup(NameStr(attribute->attname));
+	column->type = attribute->atttypid;
+	column->typmod = attribute->atttypmod;
+	getTypeInputInfo(attribute->atttypid, &input, &column->input_param);
+	fmgr_info(input, &column->input);
+
+	column->as_text = type_is_array(base) || type_is_rowtype(base) ||
+					  !OidIsValid(get_array_type(attribute->atttypid));
+	column->element_type = column->as_text ? TEXTOID : attribute->atttypid;
+	column->array_type = get_array_type(column->element_type);
+	column->is_string = TypeCategory(base) == TYPCATEGORY_STRING;
+	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
+}
+
+/* The column that a field is for; NULL: the field is ignored. */
+static Form_pg_attribute
+column_of_field(const Action *action, const Target *target, TupleDesc desc, int field, const char *name,
+				const ColumnRule **rule)
+{
+	Form_pg_attribute attribute;
+
+	*rule = find_rule(action, name);
+	if (*rule != NULL && (*rule)->column == NULL)
+		return NULL;
+	/* such a file can be submitted as it is */
+	if (*rule == NULL && error_report_is_column(name, strlen(name)))
+		return NULL;
+	attribute = find_column(desc, *rule != NULL ? (*rule)->column : name);
+	if (attribute == NULL && *rule == NULL && action->options.fold_header)
+		attribute = find_folded(desc, name);
+	if (attribute != NULL && may_be_set(action, target, attribute))
+	{
+		const char *column = NameStr(attribute->attname);
+
+		/* of a row that is to be deleted only what identifies it counts */
+		if (target->found == FOUND_DELETE && target_key_position(action, column) < 0 && !is_match(action, column))
+			return NULL;
+		return attribute;
+	}
+	if (action->options.unknown_columns == UNKNOWN_ERROR || *rule != NULL)
+		column_unknown(action, target, desc, field, name, *rule, attribute);
+	return NULL;
+}
+
+/* Each column that option columns or match names must be there. */
+static void
+check_all_there(const Action *action, const Target *target, const CsvField *header)
+{
+	for (int i = 0; i < action->options.ncolumns; i++)
+	{
+		bool found = false;
+
+		for (int f = 0; f < target->nfields; f++)
+			found |= is_called(action, action->options.columns[i].header, header[f].data);
+		if (!found)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the header lacks column \"%s\"", action->options.columns[i].header),
+					 errdetail("Option \"columns\" says what it is for."),
+					 errhint("Correct the option or the file.")));
+	}
+	for (int i = 0; i < action->options.nmatch; i++)
+	{
+		bool found = false;
+
+		for (int f = 0; f < target->nfields; f++)
+			found |= target->columns[f].is_match && strcmp(target->columns[f].name, action->options.match[i]) == 0;
+		if (!found)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the header lacks column \"%s\"", action->options.match[i]),
+					 errdetail("Option \"match\" says that it has to match."),
+					 errhint("Correct the option or the file.")));
+	}
+}
+
+static void
+check_key(const Action *action, const Target *target)
+{
+	bool needed = target->found != FOUND_ERROR || action->options.duplicates != DUPLICATES_ALL;
+
+	for (int i = 0; i < target->nkeys; i++)
+		if (target->keys[i].field < 0 && needed)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the header lacks key column \"%s\"", target->keys[i].name),
+					 errhint("The first line of the file must name the columns, with a comma between them.")));
+}
+
+static void
+describe_field(const Action *action, Target *target, int field, Form_pg_attribute attribute, const ColumnRule *rule)
+{
+	TargetColumn *column = &target->columns[field];
+	int           key = target_key_position(action, NameStr(attribute->attname));
+
+	describe_column(column, attribute);
+	column->overwrite = rule != NULL ? rule->overwrite : OVERWRITE_ALWAYS;
+	column->is_key = key >= 0;
+	column->readable = pg_class_aclcheck(target->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
+					   pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+	if (key >= 0)
+	{
+		if (column->as_text)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("key column \"%s\" is of type %s, which a key cannot have", column->name,
+							format_type_be(attribute->atttypid))));
+		target->keys[key].field = field;
+	}
+	else if (target->found == FOUND_DELETE)
+	{
+		column->is_match = target->has_match = true;
+		column->equality = lookup_type_cache(getBaseType(column->type), TYPECACHE_EQ_OPR)->eq_opr;
+		if (!OidIsValid(column->equality))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("column \"%s\" cannot be compared", column->name),
+					 errdetail("Type %s has no equality.", format_type_be(column->type)),
+					 errhint("Leave it out of option \"match\".")));
+	}
+}
+
+void
+target_map_header(const Action *action, Target *target, Relation rel, const CsvField *header)
+{
+	TupleDesc desc = RelationGetDescr(rel);
+	int       nset = 0;
+
+	target->columns = palloc0(sizeof(TargetColumn) * target->nfields);
+	for (int f = 0; f < target->nfields; f++)
+	{
+		const ColumnRule *rule;
+		Form_pg_attribute attribute = column_of_field(action, target, desc, f, header[f].data, &rule);
+
+		if (attribute == NULL)
+			continue;
+		for (int other = 0; other < f; other++)
+			if (target->columns[other].attnum == attribute->attnum)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("column \"%s\" appears twice in the header", NameStr(attribute->attname)),
+						 errdetail("Fields %d and %d have this name.", other + 1, f + 1),
+						 errhint("Remove or rename one of them.")));
+		describe_field(action, target, f, attribute, rule);
+		if (!target->columns[f].is_key)
+			nset++;
+	}
+	check_key(action, target);
+	check_all_there(action, target, header);
+	if (nset == 0 && target->found == FOUND_UPDATE && target->on_missing != MISSING_INSERT)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("the header has no column to update"),
+				 errhint("Besides the key it may have these columns: %s.", list_allowed(action, target, desc))));
+}
+
+/* ---- privileges ---- */
+
+static void
+need_privilege(const Target *target, const TargetColumn *column, AclMode mode, const char *name)
+{
+	if (pg_class_aclcheck(target->relid, GetUserId(), mode) != ACLCHECK_OK &&
+		pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), mode) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for column \"%s\" of %s", column->name, target->qualified_name),
+				 errdetail("Role \"%s\", which submitted the action, lacks %s on the column.",
+						   submitter_name(GetUserId()), name),
+				 errhint("GRANT the privilege, or leave the column out of the file.")));
+}
+
+void
+target_check_privileges(const Target *target)
+{
+	bool looks = target->found != FOUND_ERROR;
+
+	if (target->found == FOUND_DELETE && pg_class_aclcheck(target->relid, GetUserId(), ACL_DELETE) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", target->qualified_name),
+				 errdetail("Role \"%s\", which submitted the action, lacks DELETE on it.", submitter_name(GetUserId())),
+				 errhint("GRANT the privilege.")));
+	for (int f = 0; f < target->nfields; f++)
+	{
+		const TargetColumn *column = &target->columns[f];
+		bool                changed = target->found == FOUND_UPDATE && !column->is_key &&
+					   column->overwrite != OVERWRITE_NEVER;
+
+		if (column->attnum == 0)
+			continue;
+		if ((column->is_key && looks) || column->is_match || (changed && column->overwrite == OVERWRITE_IF_EMPTY))
+			need_privilege(target, column, ACL_SELECT, "SELECT");
+		if (changed)
+			need_privilege(target, column, ACL_UPDATE, "UPDATE");
+		if (target->on_missing == MISSING_INSERT)
+			need_privilege(target, column, ACL_INSERT, "INSERT");
+	}
+}
+
+/* ---- cells ---- */
+
+CellMeaning
+target_cell_meaning(const Target *target, const TargetColumn *column, const CsvField *cell)
+{
+	if (cell->is_null)
+		return column->is_key || target->empty == EMPTY_KEEP ? CELL_NOTHING :
+			   target->empty == EMPTY_NULL                   ? CELL_NULL :
+															   CELL_VALUE;
+	if (target->null_token != NULL && strcmp(cell->data, target->null_token) == 0)
+		return CELL_NULL;
+	return CELL_VALUE;
+}
+
+Datum
+target_convert(TargetColumn *column, const char *cell)
+{
+	Datum value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
+									column->typmod);
+
+	/* Checked like the others, but it travels as it stands in the file. */
+	return column->as_text && cell != NULL ? CStringGetTextDatum(cell) : value;
+}
