@@ -427,8 +427,8 @@ sub read_file
 #                       where they matter, create the copy beforehand
 #   null_token => text  a cell that stands for NULL
 # An unquoted empty cell keeps the present value. Columns of the header that the table has not got are
-# an error. Returns { total, updated, not_found, failed, errors => [[row number, SQLSTATE, message]] };
-# `updated` counts rows that were found, changed or not.
+# an error. A row that would be as it is already is not updated. Returns { total, updated, unchanged,
+# not_found, failed, errors => [[row number, SQLSTATE, message]] }.
 sub apply_serially
 {
 	my ($node, %option) = @_;
@@ -459,9 +459,11 @@ sub apply_serially
 		my $cell = 's.' . _quoted($column);
 		my $keep = "WHEN $cell IS NULL THEN t." . _quoted($column);
 		my $is_null = defined $null ? " WHEN $cell = $null THEN NULL" : '';
-		return _quoted($column) . " = CASE $keep$is_null ELSE $cell\:\:$type{$column} END";
+		return "CASE $keep$is_null ELSE $cell\:\:$type{$column} END";
 	};
-	my $assign = join ', ', map { $new->($_) } @set;
+	my $assign = join ', ', map { _quoted($_) . ' = ' . $new->($_) } @set;
+	# as bytes: 1.0 and 1.00 are different
+	my $differs = sprintf 'record_image_ne(ROW(%s), ROW(%s))', join(', ', map { 't.' . _quoted($_) } @set), join(', ', map { $new->($_) } @set);
 	# a cell that does not convert is an error whether its row is found or not
 	my $convert = join ', ', map {
 		my $cell = 's.' . _quoted($_);
@@ -499,26 +501,31 @@ $as
 DO \$do\$ DECLARE w bigint; BEGIN
   FOR w IN SELECT DISTINCT serial_w FROM serial_wave ORDER BY serial_w LOOP
     WITH hit AS (UPDATE $copy AS t SET $assign FROM serial_wave AS s
-                  WHERE s.serial_w = w AND $match RETURNING s.serial_n)
+                  WHERE s.serial_w = w AND $match AND $differs RETURNING s.serial_n)
     INSERT INTO serial_outcome SELECT serial_n, 'updated' FROM hit;
   END LOOP;
 END \$do\$;
-INSERT INTO serial_outcome SELECT serial_n, 'not_found' FROM serial_source
-EXCEPT ALL SELECT serial_n, 'not_found' FROM serial_outcome;
+INSERT INTO serial_outcome SELECT serial_n, 'unchanged' FROM serial_source AS s
+ WHERE EXISTS (SELECT FROM $copy AS t WHERE $match)
+   AND NOT EXISTS (SELECT FROM serial_outcome AS o WHERE o.serial_n = s.serial_n);
+INSERT INTO serial_outcome SELECT serial_n, 'not_found' FROM serial_source AS s
+ WHERE NOT EXISTS (SELECT FROM serial_outcome AS o WHERE o.serial_n = s.serial_n);
 SQL
 	}
 	elsif ($mode eq 'rows')
 	{
 		$apply = <<SQL;
 $as
-DO \$do\$ DECLARE s record; v_hits bigint; v_code text; v_message text; BEGIN
+DO \$do\$ DECLARE s record; v_hits bigint; v_there bigint; v_code text; v_message text; BEGIN
   FOR s IN SELECT * FROM serial_source ORDER BY serial_n LOOP
     BEGIN
       PERFORM $convert;
-      UPDATE $copy AS t SET $assign WHERE $match;
+      SELECT count(*) INTO v_there FROM $copy AS t WHERE $match;
+      UPDATE $copy AS t SET $assign WHERE $match AND $differs;
       GET DIAGNOSTICS v_hits = ROW_COUNT;
       SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED;
-      INSERT INTO serial_outcome VALUES (s.serial_n, CASE WHEN v_hits > 0 THEN 'updated' ELSE 'not_found' END);
+      INSERT INTO serial_outcome VALUES (s.serial_n,
+        CASE WHEN v_hits > 0 THEN 'updated' WHEN v_there > 0 THEN 'unchanged' ELSE 'not_found' END);
     EXCEPTION WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS v_code = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
       INSERT INTO serial_outcome VALUES (s.serial_n, 'failed', v_code, v_message);
@@ -534,14 +541,14 @@ SET client_min_messages = warning;
 SET client_encoding = 'UTF8';
 $setup
 $apply
-SELECT count(*), count(*) FILTER (WHERE outcome = 'updated'),
+SELECT count(*), count(*) FILTER (WHERE outcome = 'updated'), count(*) FILTER (WHERE outcome = 'unchanged'),
        count(*) FILTER (WHERE outcome = 'not_found'), count(*) FILTER (WHERE outcome = 'failed')
   FROM serial_outcome;
 COPY (SELECT serial_n, code, message FROM serial_outcome WHERE outcome = 'failed' ORDER BY serial_n) TO STDOUT;
 SQL
 	my ($counts, @errors) = split /\n/, $out;
 	my %result;
-	@result{qw(total updated not_found failed)} = split /\|/, $counts;
+	@result{qw(total updated unchanged not_found failed)} = split /\|/, $counts;
 	$result{errors} = [ map { [ split /\t/, $_, 3 ] } @errors ];
 	return \%result;
 }
