@@ -65,7 +65,7 @@ SELECT bulk_action_submit(NULL);
 SELECT bulk_action_submit('');
 \echo :SQLSTATE
 SELECT bulk_action_submit('s3://imports/contacts.csv', action_type => NULL);
-SELECT bulk_action_submit('s3://imports/contacts.csv', action_type => 'bulk_upsert');
+SELECT bulk_action_submit('s3://imports/contacts.csv', action_type => 'bulk_upsertt');
 \echo :SQLSTATE
 SELECT bulk_action_submit('s3://imports/contacts.csv', entity_type => NULL);
 SELECT bulk_action_submit('s3://imports/contacts.csv', entity_type => 'contacts');
@@ -101,7 +101,7 @@ SELECT bulk_action_submit('s3://imports/contacts.csv', options => '[]');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '"server"');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"sever": "regress_ba_imports"}');
 \echo :SQLSTATE
-SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"delimiter": ";"}');
+SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"colour": "red"}');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"duplicates": "lats"}');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"duplicates": true}');
 SELECT bulk_action_submit('s3://imports/contacts.csv', options => '{"duplicates": ""}');

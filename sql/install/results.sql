@@ -135,7 +135,7 @@ FROM bulk_action_internal.actions AS a
 WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
 COMMENT ON VIEW bulk_action.bulk_actions IS 'the caller''s bulk actions';
 COMMENT ON COLUMN bulk_action.bulk_actions.id IS 'what bulk_action_submit returned';
-COMMENT ON COLUMN bulk_action.bulk_actions.action_type IS 'what is done with each row: bulk_update';
+COMMENT ON COLUMN bulk_action.bulk_actions.action_type IS 'what is done with each row: bulk_update, bulk_insert, bulk_upsert or bulk_delete';
 COMMENT ON COLUMN bulk_action.bulk_actions.entity_type IS 'the registered entity that is changed';
 COMMENT ON COLUMN bulk_action.bulk_actions.account_id IS
 	'account of the action; actions of one account on one entity run one after the other';
