@@ -52,11 +52,11 @@ sub file_is_applied
 	my @applied = @{ $case{applied} // [] };
 	my @errors = @{ $case{errors} // [] };
 	my ($id, $stat) = run_file($case{text});
-	apply_serially($node, content => join('', map { csv_line(@$_) } \@columns, @applied));
+	my $serial = apply_serially($node, content => join('', map { csv_line(@$_) } \@columns, @applied));
 
 	my %expected = (
-		state => 'completed', total => @applied + @errors, updated => scalar @applied,
-		failed => scalar @errors, unchanged => 0, not_found => 0, superseded => 0, inserted => 0,
+		state => 'completed', total => @applied + @errors, updated => $serial->{updated},
+		failed => scalar @errors, unchanged => $serial->{unchanged}, not_found => 0, superseded => 0, inserted => 0,
 		deleted => 0, unprocessed => 0, error_message => undef);
 	subtest $name => sub {
 		is_deeply({ map { $_ => $stat->{$_} } keys %expected }, \%expected, 'every row is accounted for')
