@@ -19,7 +19,9 @@
 #include "base/injection.h"
 #include "process/background.h"
 #include "process/ddl_hook.h"
+#include "service/account_claim.h"
 #include "service/board.h"
+#include "service/visibility.h"
 
 PG_MODULE_MAGIC;
 
@@ -86,6 +88,16 @@ define_settings(void)
 							   "Directory under which file:// sources may lie; empty: none are read.",
 							   NULL,
 							   &bulk_action_file_root, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("bulk_action.account_claim",
+							   "Claim in request.jwt.claims that names the account of a session; empty: none does.",
+							   "A path is written as names with commas between them.",
+							   &bulk_action_account_claim, "", PGC_SUSET, 0,
+							   account_claim_check_setting, NULL, NULL);
+	DefineCustomStringVariable("bulk_action.admin_role",
+							   "Role whose members see and control the actions of all; empty: only superusers do.",
+							   NULL,
+							   &bulk_action_admin_role, "", PGC_SUSET, 0,
 							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("bulk_action");
 }

@@ -18,7 +18,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -28,6 +27,7 @@
 #include "api/action_id.h"
 #include "base/compat.h"
 #include "service/bookkeeping.h"
+#include "service/visibility.h"
 #include "service/wake.h"
 #include "stage/jobs.h"
 #include "stage/options.h"
@@ -39,7 +39,7 @@ BULK_ACTION_FUNCTION(bulk_action_retry);
 BULK_ACTION_FUNCTION(bulk_action_purge);
 
 static Statement action_read = {
-	.sql = "SELECT a.action_no, a.submitted_role, a.state, a.options, (SELECT e.kind"
+	.sql = "SELECT a.action_no, a.submitted_role, a.account_id, a.state, a.options, (SELECT e.kind"
 		   " FROM bulk_action_internal.events AS e WHERE e.action_no = a.action_no"
 		   " AND e.kind IN ('cancel', 'pause', 'resume', 'retry') ORDER BY e.event_no DESC LIMIT 1)"
 		   " FROM bulk_action_internal.actions AS a WHERE a.id = $1",
@@ -79,12 +79,12 @@ read_standing(const pg_uuid_t *id, Oid user, Standing *standing)
 	Datum values[1] = {UUIDPGetDatum(id)};
 
 	if (statement_run(&action_read, values, NULL) == 0 ||
-		!has_privs_of_role(user, DatumGetObjectId(statement_value(0, 2, NULL))))
+		!visibility_may_see(user, DatumGetObjectId(statement_value(0, 2, NULL)), statement_value(0, 3, NULL)))
 		action_unknown(id);
 	standing->action_no = DatumGetInt64(statement_value(0, 1, NULL));
-	standing->state = statement_text(0, 3);
-	standing->options = DatumGetJsonbPCopy(statement_value(0, 4, NULL));
-	standing->pending = statement_text(0, 5);
+	standing->state = statement_text(0, 4);
+	standing->options = DatumGetJsonbPCopy(statement_value(0, 5, NULL));
+	standing->pending = statement_text(0, 6);
 }
 
 static void

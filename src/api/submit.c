@@ -23,13 +23,13 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "api/action_id.h"
 #include "api/entity_type.h"
+#include "api/submit_account.h"
 #include "api/submit_checks.h"
 #include "api/submit_settings.h"
 #include "api/table_columns.h"
@@ -39,8 +39,11 @@
 #include "service/bookkeeping.h"
 #include "service/file_path.h"
 #include "service/s3_options.h"
+#include "service/visibility.h"
 #include "service/wake.h"
+#include "stage/action_type.h"
 #include "stage/options.h"
+#include "stage/permission.h"
 
 BULK_ACTION_FUNCTION(bulk_action_submit);
 
@@ -87,7 +90,7 @@ static Statement action_by_key = {
 };
 
 static Statement parent_read = {
-	.sql = "SELECT submitted_role, entity_type, account_id FROM bulk_action_internal.actions"
+	.sql = "SELECT submitted_role, account_id, entity_type FROM bulk_action_internal.actions"
 		   " WHERE id = $1",
 	.argtypes = {UUIDOID, InvalidOid},
 };
@@ -181,15 +184,8 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 	submission->trace_id = read_optional_text(fcinfo, 7, "trace_id");
 	submission->parent_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_UUID_P(8);
 
-	if (submission->account_id == NULL)
-		submission->account_id = GetUserNameFromId(submission->user, false);
-
-	if (strcmp(submission->action_type, "bulk_update") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("action type \"%s\" does not exist", submission->action_type),
-				 errdetail("The action types are: \"bulk_update\"."),
-				 errhint("Use \"bulk_update\", or leave the argument out.")));
+	submission->account_id = submit_account(submission->account_id, submission->user);
+	action_type_check(submission->action_type);
 	if (!JB_ROOT_IS_OBJECT(submission->metadata))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -267,10 +263,10 @@ check_parent(const Submission *submission)
 	Datum values[1] = {UUIDPGetDatum(submission->parent_id)};
 
 	if (statement_run(&parent_read, values, NULL) == 0 ||
-		!has_privs_of_role(submission->user, DatumGetObjectId(statement_value(0, 1, NULL))))
+		!visibility_may_see(submission->user, DatumGetObjectId(statement_value(0, 1, NULL)), statement_value(0, 2, NULL)))
 		action_unknown(submission->parent_id);
-	check_same(submission, "entity_type", statement_text(0, 2), submission->entity_type);
-	check_same(submission, "account_id", statement_text(0, 3), submission->account_id);
+	check_same(submission, "entity_type", statement_text(0, 3), submission->entity_type);
+	check_same(submission, "account_id", statement_text(0, 2), submission->account_id);
 }
 
 /* ---- entity and source ---- */
@@ -448,6 +444,7 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 		if (submission.parent_id != NULL)
 			check_parent(&submission);
 		read_entity(&submission);
+		permission_check(submission.entity_type, submission.action_type, submission.target.table, submission.user);
 	}
 	bookkeeping_leave(&bookkeeping);
 

@@ -47,6 +47,7 @@
 #include "stage/constraints.h"
 #include "stage/duplicates.h"
 #include "stage/failure.h"
+#include "stage/permission.h"
 #include "stage/row_batch.h"
 #include "stage/update_plan.h"
 
@@ -466,6 +467,9 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		step->next_chunk = locked ? cursor.next_chunk : 0;
 		return locked ? STEP_BEHIND : STEP_LOCKED;
 	}
+	phase = PHASE_PREPARE;
+	permission_check_action(action);
+	phase = PHASE_BOOKKEEPING;
 	if (action->options.duplicates != DUPLICATES_ALL && !cursor.keys_compared)
 	{
 		bookkeeping_leave(&books);

@@ -30,6 +30,7 @@
 #include "service/bookkeeping.h"
 #include "service/markers.h"
 #include "stage/chunker.h"
+#include "stage/permission.h"
 #include "stage/segment.h"
 #include "stage/target.h"
 
@@ -216,11 +217,12 @@ find_place(ActionSession *session, SourceState *state)
 	MemoryContextSwitchTo(task_context);
 	bookkeeping_enter(&books);
 	found = jobs_read_source(session->action->action_no, state);
+	hopeless = true;
+	permission_check_action(session->action);
 	bookkeeping_leave(&books);
 	transaction_commit(NULL, false);
 	MemoryContextSwitchTo(task_context);
 
-	hopeless = true;
 	action_session_open_source(session);
 	MemoryContextSwitchTo(task_context);
 	if (!found)

@@ -25,6 +25,8 @@ typedef struct Action
 {
 	int64         action_no;
 	char         *id; /* uuid as text */
+	char         *action_type;
+	char         *entity_type;
 	char         *source;
 	char         *server; /* NULL for file:// */
 	Submitter     submitter;
@@ -158,7 +160,7 @@ extern bool jobs_budget_exceeded(int64 action_no, bool at_end, Failure *failure)
 
 /* ---- forgetting (jobs_retention.c) ---- */
 
-/* Forgets the actions of this user that ended longer ago than that; returns how many. */
+/* Forgets the actions that this user may see and that ended longer ago than that; returns how many. */
 extern int64 jobs_purge(Oid user, const Interval *older_than);
 
 /* A limited part of what ended so long ago, of all users; true if there may be more to do. */

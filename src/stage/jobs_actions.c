@@ -37,7 +37,7 @@ jobs_load_action(int64 action_no, MemoryContext context)
 {
 	static Statement statement = {
 		"SELECT id, source, server, submitted_role, session_role, settings,"
-		" target::oid, target_schema, target_name, key_columns, update_columns, options"
+		" target::oid, target_schema, target_name, key_columns, update_columns, options, action_type, entity_type"
 		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
 		{INT8OID}};
 	Datum         values[] = {Int64GetDatum(action_no)};
@@ -80,6 +80,8 @@ jobs_load_action(int64 action_no, MemoryContext context)
 		action->update_columns = name_array(value, NAMEOID, NAMEDATALEN, TYPALIGN_CHAR,
 											&action->nupdates);
 	options_parse(DatumGetJsonbP(statement_value(0, 12, NULL)), &action->options);
+	action->action_type = statement_text(0, 13);
+	action->entity_type = statement_text(0, 14);
 	MemoryContextSwitchTo(old);
 	return action;
 }

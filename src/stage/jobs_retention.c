@@ -60,7 +60,7 @@ jobs_purge(Oid user, const Interval *older_than)
 		"   SELECT f.action_no FROM bulk_action_internal.actions AS f"
 		"   WHERE f.state IN ('completed', 'cancelled', 'failed')"
 		"   AND f.finished_at < pg_catalog.now() - $2"
-		"   AND pg_catalog.pg_has_role($1, f.submitted_role, 'USAGE')"
+		"   AND bulk_action_internal.may_see($1, f.submitted_role, f.account_id)"
 		"   FOR UPDATE SKIP LOCKED)"
 		"  RETURNING a.action_no)" TABLES_OF_ACTIONS(PURGE_TABLE) " SELECT pg_catalog.count(*) FROM purged",
 		{OIDOID, INTERVALOID}};

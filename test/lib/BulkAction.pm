@@ -286,8 +286,9 @@ SQL
 	return $table;
 }
 
-# register_contacts($node, %options): the table as the entity `contact`.
+# register_contacts($node, %options): the table as the entity `contact`, which everybody may submit to.
 #   entity => 'contact'  table => 'public.contacts'  key => 'id'  update => [columns]  db, as
+#   grant => 'public'   the grantee; undef: nobody but the owner of the table
 sub register_contacts
 {
 	my ($node, %option) = @_;
@@ -295,13 +296,16 @@ sub register_contacts
 	  $option{update}
 	  ? 'ARRAY[' . join(', ', map { _literal($_) } @{ $option{update} }) . ']'
 	  : 'NULL';
+	my $entity = _literal($option{entity} // 'contact');
+	my $grantee = exists $option{grant} ? $option{grant} : 'public';
 	value_of(
 		$node,
 		sprintf("SELECT bulk_action.bulk_action_register_entity(%s, %s, ARRAY[%s], %s)",
-			_literal($option{entity} // 'contact'),
+			$entity,
 			_literal($option{table} // 'public.contacts'),
 			_literal($option{key} // 'id'),
-			$update),
+			$update)
+		  . (defined $grantee ? "; SELECT bulk_action.bulk_action_grant($entity, " . _literal($grantee) . ')' : ''),
 		%option);
 }
 

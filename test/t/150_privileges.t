@@ -96,6 +96,7 @@ CREATE TRIGGER look BEFORE UPDATE ON app.plain FOR EACH ROW EXECUTE FUNCTION app
 CREATE TRIGGER look BEFORE UPDATE ON app.plain_by_hand FOR EACH ROW EXECUTE FUNCTION app.look_around();
 GRANT SELECT, UPDATE ON app.plain, app.plain_by_hand TO webadmin, bob;
 SELECT bulk_action.bulk_action_register_entity('plain', 'app.plain', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('plain', 'public');
 SQL
 
 # --- requests, as PostgREST sends them ----------------------------------------------------------------
@@ -255,7 +256,8 @@ SQL
 		$node->safe_psql('postgres', $sql);
 	}
 	$node->safe_psql('postgres', $option{after}) if defined $option{after};
-	$node->safe_psql('postgres', "SELECT bulk_action.bulk_action_register_entity('$table', 'app.$table', ARRAY['id'])");
+	$node->safe_psql('postgres', "SELECT bulk_action.bulk_action_register_entity('$table', 'app.$table', ARRAY['id']);
+		SELECT bulk_action.bulk_action_grant('$table', 'public')");
 
 	my $id = submit('webuser', $table, file_of(\@columns, \@rows), %option);
 	my $stat = statistics($id);
@@ -447,6 +449,7 @@ INSERT INTO app.$table SELECT i, 'name ' || i FROM generate_series(1, 60) AS i;
 CREATE TABLE app.${table}_by_hand AS TABLE app.$table;
 GRANT SELECT, UPDATE ON app.$table, app.${table}_by_hand TO webuser;
 SELECT bulk_action.bulk_action_register_entity('$table', 'app.$table', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('$table', 'public');
 @{[ trigger('BEFORE UPDATE', "PERFORM app.become_another('row trigger');") =~ s/ON TABLE/ON app.$table/r ]}
 SQL
 	my @rows = ([ 1, 'new one' ], [ 2, 'new two' ], [ 99, 'nobody' ]);
@@ -566,6 +569,7 @@ CREATE TABLE app.patient (id bigint PRIMARY KEY, name text);
 INSERT INTO app.patient SELECT i, 'name ' || i FROM generate_series(1, 3) AS i;
 GRANT SELECT, UPDATE ON app.patient TO webuser;
 SELECT bulk_action.bulk_action_register_entity('patient', 'app.patient', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('patient', 'public');
 CREATE FUNCTION app.collide() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN RAISE EXCEPTION 'in the way' USING errcode = (SELECT code FROM app.collision); END $$;
 CREATE TRIGGER collide BEFORE UPDATE ON app.patient FOR EACH ROW EXECUTE FUNCTION app.collide();
@@ -614,6 +618,7 @@ CREATE TABLE app.granted (id bigint PRIMARY KEY, name text, secret text, note te
 INSERT INTO app.granted SELECT i, 'name ' || i, 'secret ' || i, 'note ' || i FROM generate_series(1, 20) AS i;
 CREATE TABLE app.granted_by_hand AS TABLE app.granted;
 SELECT bulk_action.bulk_action_register_entity('granted', 'app.granted', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('granted', 'public');
 SQL
 my @granted_rows = ([ 1, 'new', 'x' ], [ 2, undef, 'y' ], [ 3, 'new', undef ], [ 77, 'new', 'z' ]);
 my $both = file_of([qw(id name secret)], \@granted_rows);
@@ -692,6 +697,7 @@ BEGIN
   END LOOP;
 END $do$;
 SELECT bulk_action.bulk_action_register_entity('policed', 'app.policed', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('policed', 'public');
 SQL
 foreach my $role (qw(webuser webadmin))
 {
