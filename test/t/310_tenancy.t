@@ -114,7 +114,7 @@ sub call_sql
 		my $call = "bulk_action.$name(" . join(', ', map { "$_ => " . literal($argument{$_}) } @names) . ')';
 		return $set ? "SELECT * FROM $call" : "SELECT $call";
 	}
-	my $json = '{' . join(',', map { "\"$_\":\"" . ($argument{$_} =~ s/(["\\])/\\$1/gr) . '"' } @names) . '}';
+	my $json = '{' . join(',', map { "\"$_\":" . (($type{$_} // '') eq 'jsonb' ? $argument{$_} : '"' . ($argument{$_} =~ s/(["\\])/\\$1/gr) . '"') } @names) . '}';
 	my $columns = join(', ', map { "\"$_\"" } @names);
 	my $body = join(', ', map { "\"$_\" " . ($type{$_} // 'text') } @names);
 	my $pass = join(', ', map { "\"$_\" := pgrst_body.\"$_\"" } @names);
@@ -378,16 +378,16 @@ sub attempts
 			my $name = "$caller_name at $victim_name";
 			my ($all) = get($caller, $view, '');
 			unlike($all, qr/$secrets/, "$name: $view shows none of it");
-			my ($out, $error) = get($caller, $view, qq(WHERE "bulk_action"."$view"::text ~ '$secrets')) if !$caller->{login};
-			($out, $error) = get($caller, $view, "WHERE v::text ~ '$secrets'") if $caller->{login};
+			my $row = $caller->{login} ? 'v' : qq("$view");
+			my ($out, $error) = get($caller, $view, "WHERE $row\::text ~ '$secrets'");
 			like("$out$error", qr/^(\|0\|\[\]\|\|\|)?\z/, "$name: nor when asked for it");
-			my $row = $caller->{login} ? 'v' : qq("bulk_action"."$view");
 			(undef, $error) = get($caller, $view, "WHERE app.leak($row\::text)");
-			unlike($error, qr/$secrets/, "$name: nor lets a function look");
+			like($error, qr/NOTICE: .* leaked/, "$name: a function in the condition sees its own") unless $view eq 'bulk_action_permissions';
+			unlike($error, qr/ERROR|$secrets/, "$name: and nothing of it");
 			foreach my $write ("DELETE FROM bulk_action.$view", "INSERT INTO bulk_action.$view DEFAULT VALUES")
 			{
 				(undef, $error) = run_sql($caller, request_sql($caller, $write));
-				like($error, qr/^ERROR:  42501: permission denied for view $view/, "$name: $write");
+				like($error, qr/^ERROR:  (42501: permission denied for|55000: cannot (insert into|delete from)) view "?$view/, "$name: $write");
 			}
 		};
 	}
@@ -515,7 +515,8 @@ foreach my $case ([ reader => '' ], [ granted => 'and a grant by a DBA' ])
 my $usage = "$grant_all; GRANT USAGE ON SCHEMA bulk_action_internal TO webuser, agent";
 my $own = counts_as('webuser', "SET LOCAL request.jwt.claims = '$party{acme}{claims}';", $usage);
 is($own->{actions}, 3, 'acme, with a grant, sees its actions in the table');
-is($own->{$_}, value_of($node, "SELECT count(*) FROM bulk_action_internal.$_ JOIN bulk_action_internal.actions USING (action_no) WHERE account_id = 'acme'"),
+is($own->{$_}, value_of($node, "SELECT count(*) FROM bulk_action_internal.$_ WHERE action_no IN
+	(SELECT action_no FROM bulk_action_internal.actions WHERE account_id = 'acme')"),
 	"and its own $_") foreach grep { $visible{$_} } @tables;
 is_deeply([ grep { $own->{$_} > 0 } @tables ], [ sort keys %visible ], 'and nothing of the queue');
 cmp_ok($own->{$_}, '>', 0, "there are $_") foreach sort keys %visible;
