@@ -263,7 +263,8 @@ check_parent(const Submission *submission)
 	Datum values[1] = {UUIDPGetDatum(submission->parent_id)};
 
 	if (statement_run(&parent_read, values, NULL) == 0 ||
-		!visibility_may_see(submission->user, DatumGetObjectId(statement_value(0, 1, NULL)), statement_value(0, 2, NULL)))
+		!visibility_may_see(submission->user, DatumGetObjectId(statement_value(0, 1, NULL)),
+							statement_value(0, 2, NULL)))
 		action_unknown(submission->parent_id);
 	check_same(submission, "entity_type", statement_text(0, 3), submission->entity_type);
 	check_same(submission, "account_id", statement_text(0, 2), submission->account_id);

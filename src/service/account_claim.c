@@ -51,8 +51,8 @@ account_claim_check_setting(char **value, void **extra, GucSource source)
 	list_free(names);
 	pfree(path);
 	if (!valid)
-		GUC_check_errdetail("It must be the name of a claim, or names separated by commas that lead to one; a name with "
-							"a comma or a blank in it stands in double quotes.");
+		GUC_check_errdetail("It must be the name of a claim, or names separated by commas that lead to one; a name "
+							"with a comma or a blank in it stands in double quotes.");
 	return valid;
 }
 
