@@ -56,10 +56,10 @@ SQL
 	my $all_over = $events eq '0';
 	foreach my $action (@{ $self->{actions} })
 	{
-		(@$action{qw(state code tried pending)}, my $message) = split /\|/, $line{ $action->{id} }, 5;
+		@$action{qw(state code tried pending message)} = split /\|/, $line{ $action->{id} }, 5;
 		$action->{over} = $action->{state} =~ /^(completed|cancelled)\z/ || is_hopeless($action);
 		$all_over &&= $action->{over};
-		die "action $action->{id} failed: $action->{code} $message\n"
+		die "action $action->{id} failed: $action->{code} $action->{message}\n"
 		  if $action->{state} eq 'failed' && !is_hopeless($action) && !may_have_failed($action);
 		die "action $action->{id} was cancelled, which nobody has asked for\n"
 		  if $action->{state} eq 'cancelled' && !$action->{cancels};
@@ -74,7 +74,7 @@ sub may_have_failed
 	my ($action) = @_;
 	return 1 if $action->{fickle} eq 'retry' && $action->{code} eq 'BA422';
 	return 1 if $action->{may_fail} && $action->{source} eq 's3' && $action->{code} =~ BulkAction::StormFaults::codes();
-	return $action->{impatient} && $action->{code} =~ $ended;
+	return $action->{impatient} && ($action->{code} =~ $ended || $action->{message} =~ /^injected error at /);
 }
 
 # go_on($stormy): looks, and asks for what is to be asked for; what look() says. When the storm is over,
