@@ -38,7 +38,6 @@
 #include "stage/connect_check.h"
 #include "stage/jobs.h"
 
-#define EVENTS_AT_A_TIME  1000
 #define STATS_INTERVAL_MS 1000
 #define RESTART_DELAY_MS  5000  /* after an error of the coordinator's own */
 #define ATTACH_LIMIT_MS   30000 /* a worker that has not come up by then never will */
@@ -273,23 +272,21 @@ take_event(const ActionEvent *event)
 	}
 }
 
-/* All of them, or an action that was cancelled before it began would be begun. */
+/*
+ * All of them, or an action that was cancelled before it began would be begun;
+ * and one by one, because what ends an action deletes the events that follow.
+ */
 static void
 take_events(void)
 {
-	ActionEvent *events;
-	int64        last = 0;
-	int          n;
+	ActionEvent event;
+	int64       last = 0;
 
-	do
+	while (jobs_read_event(&event, last))
 	{
-		n = jobs_read_events(&events, last, EVENTS_AT_A_TIME);
-		for (int i = 0; i < n; i++)
-		{
-			take_event(&events[i]);
-			last = events[i].event_no;
-		}
-	} while (n == EVENTS_AT_A_TIME);
+		take_event(&event);
+		last = event.event_no;
+	}
 }
 
 /* False if there is no place at present. */

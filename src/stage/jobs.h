@@ -111,11 +111,11 @@ typedef struct ActionEvent
 } ActionEvent;
 
 /*
- * Events after a number, the oldest first, up to max.  Those of an action that
- * ends are deleted with that, in the same transaction, so that none is lost in
- * between.
+ * The first event after a number; false if there is none.  Those of an action
+ * that ends are deleted with that, in the same transaction, so that none is
+ * lost in between.
  */
-extern int  jobs_read_events(ActionEvent **events, int64 after, int max);
+extern bool jobs_read_event(ActionEvent *event, int64 after);
 extern void jobs_delete_event(int64 event_no);
 
 /* Those that ask for a rest or its end, up to this one: they have been acted upon. */

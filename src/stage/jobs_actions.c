@@ -258,6 +258,7 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.keys WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.duplicates WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.parked WHERE action_no = $1", {INT8OID}},
 	};
 	Datum values[6];
 	char  nulls[7] = "      ";
@@ -281,8 +282,8 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 			(void) statement_run(&queue[i], values, NULL);
 }
 
-int
-jobs_read_events(ActionEvent **events, int64 after, int max)
+bool
+jobs_read_event(ActionEvent *event, int64 after)
 {
 	static Statement statement = {
 		"SELECT e.event_no, e.action_no, e.kind, e.error_code, e.error_message, e.error_detail,"
@@ -290,27 +291,22 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 		" FROM bulk_action_internal.events AS e"
 		" LEFT JOIN bulk_action_internal.actions AS a"
 		"  ON a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused')"
-		" WHERE e.event_no > $1 ORDER BY e.event_no LIMIT $2",
-		{INT8OID, INT4OID}};
-	Datum values[] = {Int64GetDatum(after), Int32GetDatum(max)};
-	int   n = (int) statement_run(&statement, values, NULL);
+		" WHERE e.event_no > $1 ORDER BY e.event_no LIMIT 1",
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(after)};
 
-	*events = palloc0(sizeof(ActionEvent) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		ActionEvent *event = &(*events)[i];
-
-		event->event_no = DatumGetInt64(statement_value(i, 1, NULL));
-		event->action_no = DatumGetInt64(statement_value(i, 2, NULL));
-		event->kind = statement_text(i, 3);
-		event->failure.code = statement_text(i, 4);
-		event->failure.message = statement_text(i, 5);
-		event->failure.detail = statement_text(i, 6);
-		event->failure.hint = statement_text(i, 7);
-		event->action_id = statement_text(i, 8);
-		event->options = statement_value(i, 9, &event->options_null);
-	}
-	return n;
+	if (statement_run(&statement, values, NULL) == 0)
+		return false;
+	event->event_no = DatumGetInt64(statement_value(0, 1, NULL));
+	event->action_no = DatumGetInt64(statement_value(0, 2, NULL));
+	event->kind = statement_text(0, 3);
+	event->failure.code = statement_text(0, 4);
+	event->failure.message = statement_text(0, 5);
+	event->failure.detail = statement_text(0, 6);
+	event->failure.hint = statement_text(0, 7);
+	event->action_id = statement_text(0, 8);
+	event->options = statement_value(0, 9, &event->options_null);
+	return true;
 }
 
 void

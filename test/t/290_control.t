@@ -240,6 +240,30 @@ foreach my $code (qw(53100 40001))
 	is(value_of($node, "SELECT concat_ws(' ', updated, failed, total, unprocessed) FROM bulk_action.bulk_action_stat('$id')"), '7960 40 8000 0', 'and it is done');
 	is(value_of($node, "SELECT options ->> 'max_errors' FROM bulk_action.bulk_actions WHERE id = '$id'"), 100, 'with the new budget');
 }
+
+# --- several requests at once ---------------------------------------------------------------------------------
+
+{
+	# requests of one transaction are taken up one after the other; that the action is cancelled is the end of it
+	my $csv = next_file();
+	my $holder = hold_chunk();
+	my $id = submit($csv);
+	wait_until_held();
+	wait_for($node, "SELECT updated > 0 FROM bulk_action.bulk_action_stat('$id')");
+	ask('pause', $id);
+	wait_for_state($id, 'paused');
+	cmp_ok(value_of($node, 'SELECT count(*) FROM bulk_action_internal.parked'), '>', 0, 'an action rests, with chunks set aside');
+	my $counts = "SELECT concat_ws(' ', total, updated, not_found, failed, unprocessed) FROM bulk_action.bulk_action_stat('$id')";
+	my $before = value_of($node, $counts);
+	value_of($node, 'BEGIN; ' . join('', map { "SELECT bulk_action.bulk_action_$_('$id'); " } qw(cancel resume pause cancel)) . 'COMMIT',
+		as => 'alice');
+	wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.events');
+	is(value_of($node, "SELECT state, error_message FROM bulk_action.bulk_actions WHERE id = '$id'"), 'cancelled|', 'it is cancelled');
+	is(value_of($node, $counts), $before, 'and keeps its counts, whatever else was asked for');
+	is(value_of($node, 'SELECT count(*) FROM bulk_action_internal.parked'), 0, 'its chunks are gone');
+	$holder->quit;
+}
+
 unlike(read_file($node->logfile), qr/accounted for|where the board says|is missing|TRAP:/, 'nothing strange in the log');
 
 done_testing();
