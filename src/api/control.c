@@ -104,7 +104,7 @@ is_wanted(const char *kind, const Standing *standing)
 	bool        ended = has_ended(state);
 
 	if (is(kind, "cancel"))
-		return !ended;
+		return !ended || is(standing->pending, "retry");
 	if (is(kind, "pause"))
 	{
 		if (ended)

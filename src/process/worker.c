@@ -153,7 +153,7 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 	int         attempt = Max(task->attempt + 1, task->deaths);
 	int64       delay;
 
-	if (kind == FAILURE_INTERRUPT && board_is_closed(task->entry, task->action_no))
+	if (kind == FAILURE_INTERRUPT && board_wants_no_more(task))
 	{
 		board_give_back(task, 0);
 		return;

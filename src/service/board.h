@@ -163,7 +163,6 @@ extern bool board_publish(Oid database, Oid session_user, int64 action_no, int p
 extern void board_close(Oid database, int64 action_no, bool interrupt);
 extern void board_reopen(Oid database, int64 action_no);
 extern bool board_is_busy(Oid database, int64 action_no);
-extern bool board_is_closed(int entry, int64 action_no);
 extern void board_remove(Oid database, int64 action_no);
 
 /* Takes off the board what nobody is inside of; for a coordinator that begins anew. */
@@ -181,6 +180,12 @@ extern void board_assign(Oid database, LaneAssigner assigner);
  * *next_due (0: never) is when something will be.
  */
 extern bool board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *next_due);
+
+/*
+ * An interrupt is no failure: the action was closed, or the worker was told to
+ * leave the task (and what that was for may be over).
+ */
+extern bool board_wants_no_more(const Task *task);
 
 /* The task is over.  What the worker read in the tables goes to the board: */
 extern void board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end);

@@ -154,7 +154,10 @@ board_close(Oid database, int64 action_no, bool interrupt)
 			for (int lane = 0; lane < MAX_LANES; lane++)
 				inside |= action->lane_by[lane] == i;
 			if (inside && board->slots[i].info.kind == PROCESS_WORKER && board->slots[i].info.pid != 0)
+			{
+				board->slots[i].interrupted = true;
 				kill(board->slots[i].info.pid, SIGINT);
+			}
 		}
 	}
 	board_unlock();

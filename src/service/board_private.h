@@ -21,6 +21,7 @@ typedef struct ProcessSlot
 	ProcessInfo info;
 	int         proc_number; /* whose latch; valid while info.pid is not 0 */
 	bool        busy;        /* a worker inside a task */
+	bool        interrupted; /* it was signalled to leave its task alone */
 	bool        alive;       /* a worker that has asked for a task */
 } ProcessSlot;
 

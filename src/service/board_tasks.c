@@ -100,14 +100,15 @@ board_drop_holder(int slot)
 /* ---- for the worker ---- */
 
 bool
-board_is_closed(int entry, int64 action_no)
+board_wants_no_more(const Task *task)
 {
-	bool closed;
+	const BoardAction *action = &board->actions[task->entry];
+	bool               no_more;
 
 	board_lock();
-	closed = board->actions[entry].action_no != action_no || board->actions[entry].closed;
+	no_more = action->action_no != task->action_no || action->closed || board->slots[task->slot].interrupted;
 	board_unlock();
-	return closed;
+	return no_more;
 }
 
 /* One action's best task for a slot: chunking first, own lanes, then any lane; or only a suspect. */
@@ -198,6 +199,7 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 			best->lane_by[task->lane] = slot;
 	}
 	board->slots[slot].busy = best != NULL;
+	board->slots[slot].interrupted = false;
 	board->slots[slot].alive = true;
 	board_unlock();
 	return best != NULL;
