@@ -38,7 +38,8 @@ jobs_load_action(int64 action_no, MemoryContext context)
 	static Statement statement = {
 		"SELECT id, source, server, submitted_role, session_role, settings,"
 		" target::oid, target_schema, target_name, key_columns, update_columns, options, action_type, entity_type"
-		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
+		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID}};
 	Datum         values[] = {Int64GetDatum(action_no)};
 	MemoryContext old;
@@ -113,6 +114,7 @@ jobs_stream_heads(StreamHead **heads, int max)
 		"    coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
 		"   FROM bulk_action_internal.actions"
 		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
+		"    AND origin = bulk_action_internal.this_database()"
 		"   ORDER BY account_id, entity_type, stream_position) AS s"
 		"  WHERE s.state <> 'paused') AS head"
 		" WHERE head.rank <= $2"
@@ -346,7 +348,8 @@ jobs_resume_action(int64 action_no)
 	static Statement statement = {
 		"UPDATE bulk_action_internal.actions SET state = 'queued', error_code = NULL,"
 		" error_message = NULL, error_detail = NULL, error_hint = NULL"
-		" WHERE action_no = $1 AND state = 'paused'",
+		" WHERE action_no = $1 AND state = 'paused'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID}};
 	Datum values[] = {Int64GetDatum(action_no)};
 
@@ -360,7 +363,8 @@ jobs_retry_action(int64 action_no, Datum options, bool options_null)
 		"UPDATE bulk_action_internal.actions SET state = 'queued', stream_position = NULL,"
 		" finished_at = NULL, error_code = NULL, error_message = NULL, error_detail = NULL,"
 		" error_hint = NULL, options = options OPERATOR(pg_catalog.||) coalesce($2, '{}')"
-		" WHERE action_no = $1 AND state = 'failed'",
+		" WHERE action_no = $1 AND state = 'failed'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID, JSONBOID}};
 	Datum values[] = {Int64GetDatum(action_no), options};
 
