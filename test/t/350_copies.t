@@ -260,7 +260,7 @@ foreach my $round ('restored', 'restored once more')
 	is(value_of($node, $internal, db => 'restored'), value_of($node, $internal, db => 'pristine'),
 		"$round: no relation that a fresh extension has not got");
 	foreach my $table (map { $_->[0] } rows_of($node, "SELECT oid::regclass FROM pg_class
-		WHERE relnamespace = 'bulk_action_internal'::regnamespace AND relkind = 'r' ORDER BY 1"))
+		WHERE relnamespace = 'bulk_action_internal'::regnamespace AND relkind = 'r' ORDER BY 1", db => 'restored'))
 	{
 		my $expected = $table =~ /\.(entities|rotation)$/ ? 1 : 0;
 		is(value_of($node, "SELECT count(*) FROM $table", db => 'restored'), $expected, "$round: rows of $table");
