@@ -9,6 +9,7 @@ CREATE TABLE bulk_action_internal.actions (
 	metadata jsonb NOT NULL,
 	options jsonb NOT NULL,
 	source text NOT NULL,
+	source_query text,
 	server name,
 	trace_id text,
 	idempotency_key text,
@@ -36,6 +37,8 @@ CREATE TABLE bulk_action_internal.actions (
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE bulk_action_internal.actions IS 'one row per submitted action';
 COMMENT ON COLUMN bulk_action_internal.actions.action_no IS 'order of submission, and the short key of the internal tables';
+COMMENT ON COLUMN bulk_action_internal.actions.source_query IS
+	'what source has ?... for: the query of a URL, a credential; forgotten when the file will not be read any more';
 COMMENT ON COLUMN bulk_action_internal.actions.parent_id IS
 	'the action whose error report the file is; no reference, because that may be purged before this one';
 COMMENT ON COLUMN bulk_action_internal.actions.settings IS 'what was captured at submit: name, value, name, value ...';

@@ -15,6 +15,7 @@
 
 #include "service/board.h"
 #include "service/markers.h"
+#include "service/source.h"
 #include "service/transaction.h"
 #include "stage/options.h"
 
@@ -27,8 +28,7 @@ typedef struct Action
 	char         *id; /* uuid as text */
 	char         *action_type;
 	char         *entity_type;
-	char         *source;
-	char         *server; /* NULL for file:// */
+	SourceAddress source;
 	Submitter     submitter;
 	Oid           target;
 	char         *target_schema;
