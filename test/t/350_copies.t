@@ -229,14 +229,33 @@ wait_for($node, "SELECT updated > 6000 FROM bulk_action.bulk_action_stat('$id{ea
 $node->safe_psql('postgres', "ALTER SYSTEM SET bulk_action.enabled = off");
 $node->reload;
 wait_for($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'bulk_action (worker|coordinator)'");
-$node->safe_psql('postgres', 'CREATE DATABASE early TEMPLATE original');
-let_go($node, 'early');
+$node->safe_psql('postgres', "CREATE DATABASE $_ TEMPLATE original") foreach qw(early locked);
+let_go($node, $_) foreach qw(early locked);
 is(state_of($node, 'early', $id{early}), 'running', 'a copy that nobody has come by');
 refused($node, 'early', 'alice', "bulk_action_retry('$id{failed}')", qr/55000: .*completed/, 'what has ended has ended here too');
 is(value_of($node, 'SELECT bulk_action.bulk_action_adopt()', db => 'early'), 1, 'its action can be adopted');
+my $blocker = $node->background_psql('locked');
+$blocker->query_safe('BEGIN; LOCK TABLE ONLY bulk_action_internal.bulk_action_jobs_0, ONLY bulk_action_internal.bulk_action_jobs_1,
+	ONLY bulk_action_internal.bulk_action_jobs_2 IN ACCESS EXCLUSIVE MODE');
 $node->safe_psql('postgres', "ALTER SYSTEM RESET bulk_action.enabled");
 $node->reload;
 are_serial($node, 'early', 'and goes on', [ $id{early}, $csv{early} ]);
+
+# Where it cannot be put to rest for now, because somebody is in the way of parking its chunks, nothing of it
+# is done either.
+{
+	my $csv = next_file(rows => 500, first => 24_001);
+	my $id = submit($node, 'locked', $csv, 'three');
+	wait_for_state($node, 'locked', $id, 'running');
+	is(state_of($node, 'locked', $id{early}), 'running', 'a copied action that cannot be put to rest');
+	$blocker->query_safe('COMMIT');
+	$blocker->quit;
+	wait_for_state($node, 'locked', $id{early}, 'paused BA423');
+	wait_for_state($node, 'locked', $id, 'completed');
+	my $rest = 'WHERE id NOT BETWEEN 24001 AND 24500';
+	is(checksum_of($node, "public.contacts $rest", db => 'locked'), checksum_of($node, "public.contacts $rest", db => 'original'),
+		'is left alone until it can');
+}
 
 # --- pg_dump and pg_restore -----------------------------------------------------------------------------
 
@@ -279,7 +298,7 @@ is(state_of($node, 'original', $id{early}), 'running', 'the original is not conc
 # --- a copy of the cluster that says so: pg_upgrade -----------------------------------------------------
 
 # Into a cluster of the same version, which has another system identifier; databases keep their OIDs.
-$node->safe_psql('postgres', "DROP DATABASE $_") foreach qw(copy early restored);
+$node->safe_psql('postgres', "DROP DATABASE $_") foreach qw(copy early locked restored);
 my $before = checksum_of($node, 'public.contacts', db => 'original');
 my $oid = value_of($node, "SELECT oid FROM pg_database WHERE datname = 'original'");
 $node->backup('clone');
