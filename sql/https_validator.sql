@@ -47,6 +47,7 @@ RESET ROLE;
 CREATE TABLE regress_ba_contacts (id bigint PRIMARY KEY, name text);
 GRANT SELECT, UPDATE ON regress_ba_contacts TO regress_ba_user;
 SELECT bulk_action_register_entity('contact', 'regress_ba_contacts', ARRAY['id']);
+SELECT bulk_action_grant('contact', 'regress_ba_user');
 GRANT USAGE ON SCHEMA bulk_action TO regress_ba_user;
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA bulk_action TO regress_ba_user;
 SET SESSION AUTHORIZATION regress_ba_user;

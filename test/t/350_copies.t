@@ -276,12 +276,15 @@ foreach my $round ('restored', 'restored once more')
 		FROM bulk_action_internal.entities';
 	is_deeply([ rows_of($node, $entities, db => 'restored') ], [ rows_of($node, $entities, db => 'original') ],
 		"$round: the entities are there");
+	my $permissions = 'SELECT entity_type, grantee, action_type FROM bulk_action.bulk_action_permissions';
+	is_deeply([ rows_of($node, $permissions, db => 'restored') ], [ rows_of($node, $permissions, db => 'original') ],
+		"$round: and who may use them");
 	is(value_of($node, $internal, db => 'restored'), value_of($node, $internal, db => 'pristine'),
 		"$round: no relation that a fresh extension has not got");
 	foreach my $table (map { $_->[0] } rows_of($node, "SELECT oid::regclass FROM pg_class
 		WHERE relnamespace = 'bulk_action_internal'::regnamespace AND relkind = 'r' ORDER BY 1", db => 'restored'))
 	{
-		my $expected = $table =~ /\.(entities|rotation)$/ ? 1 : 0;
+		my $expected = $table =~ /\.(entities|permissions|rotation)$/ ? 1 : 0;
 		is(value_of($node, "SELECT count(*) FROM $table", db => 'restored'), $expected, "$round: rows of $table");
 	}
 	is(value_of($node, "SELECT string_agg(sequencename, ', ') FROM pg_sequences
