@@ -27,6 +27,7 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
+bool  bulk_action_enabled = true;
 int   bulk_action_max_workers = 4;
 int   bulk_action_max_queued_chunks = 128;
 int   bulk_action_max_attempts = 10;
@@ -57,6 +58,10 @@ startup_shmem(void)
 static void
 define_settings(void)
 {
+	DefineCustomBoolVariable("bulk_action.enabled",
+							 "Whether bulk actions are carried out.",
+							 "While it is off they are taken in and wait.",
+							 &bulk_action_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("bulk_action.max_workers",
 							"Workers that apply bulk actions at once, in all databases together.",
 							"Each takes one slot of max_worker_processes.",

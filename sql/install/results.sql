@@ -141,7 +141,7 @@ COMMENT ON COLUMN bulk_action.bulk_actions.account_id IS
 	'account of the action; actions of one account on one entity run one after the other';
 COMMENT ON COLUMN bulk_action.bulk_actions.metadata IS 'the caller''s own notes, untouched';
 COMMENT ON COLUMN bulk_action.bulk_actions.state IS 'queued, running, paused, completed, cancelled or failed';
-COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file';
+COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file; ?... stands for the query of a URL';
 COMMENT ON COLUMN bulk_action.bulk_actions.options IS 'options given at submit';
 COMMENT ON COLUMN bulk_action.bulk_actions.trace_id IS 'the caller''s id for tracing, repeated in logs and statistics';
 COMMENT ON COLUMN bulk_action.bulk_actions.idempotency_key IS 'submitting again with the same key returns the same action';
@@ -282,4 +282,4 @@ COMMENT ON COLUMN bulk_action.bulk_action_progress.rows_per_second IS 'mean sinc
 COMMENT ON COLUMN bulk_action.bulk_action_progress.eta IS 'time left at this pace';
 COMMENT ON COLUMN bulk_action.bulk_action_progress.total IS 'rows read from the file so far';
 COMMENT ON COLUMN bulk_action.bulk_action_progress.failed IS 'rows that failed so far';
-COMMENT ON COLUMN bulk_action.bulk_action_progress.source IS 'URI of the file';
+COMMENT ON COLUMN bulk_action.bulk_action_progress.source IS 'URI of the file; ?... stands for the query of a URL';

@@ -38,6 +38,7 @@
 #include "pure/s3_uri.h"
 #include "service/bookkeeping.h"
 #include "service/file_path.h"
+#include "service/https_options.h"
 #include "service/s3_options.h"
 #include "service/visibility.h"
 #include "service/wake.h"
@@ -48,6 +49,7 @@
 BULK_ACTION_FUNCTION(bulk_action_submit);
 
 #define MAX_SOURCE_BYTES 2048
+#define MAX_URL_BYTES    8192 /* its query may have a session token in it */
 #define MAX_NAME_BYTES   255
 #define MAX_JSON_BYTES   (64 * 1024)
 
@@ -57,8 +59,9 @@ typedef struct Submission
 {
 	Oid           user;
 	Oid           session_user;
-	Datum         settings; /* text[] */
-	char         *source;
+	Datum         settings;     /* text[] */
+	char         *source;       /* of a URL what may be shown */
+	const char   *source_query; /* of a URL, a credential; NULL: none */
 	char         *action_type;
 	char         *entity_type;
 	Jsonb        *options_json;
@@ -72,7 +75,7 @@ typedef struct Submission
 	Datum         key_columns;    /* name[], as the entity has them */
 	Datum         update_columns; /* name[] */
 	bool          all_updatable;  /* update_columns is null */
-	char         *server;         /* NULL: not in S3 */
+	char         *server;         /* NULL: a local file */
 } Submission;
 
 static Statement entity_read = {
@@ -99,15 +102,15 @@ static Statement action_insert = {
 	.sql = "INSERT INTO bulk_action_internal.actions"
 		   " (action_type, entity_type, account_id, metadata, options, source, server, trace_id,"
 		   " idempotency_key, submitted_role, submitted_by, session_role, settings, target,"
-		   " target_schema, target_name, key_columns, update_columns, parent_id)"
+		   " target_schema, target_name, key_columns, update_columns, parent_id, source_query)"
 		   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, "
-		   "$18, $19)"
+		   "$18, $19, $20)"
 		   " ON CONFLICT (submitted_role, account_id, idempotency_key)"
 		   " WHERE idempotency_key IS NOT NULL DO NOTHING"
 		   " RETURNING id",
 	.argtypes = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID,
 				 OIDOID, NAMEOID, OIDOID, TEXTARRAYOID, REGCLASSOID, NAMEOID, NAMEOID, NAMEARRAYOID,
-				 NAMEARRAYOID, UUIDOID, InvalidOid},
+				 NAMEARRAYOID, UUIDOID, TEXTOID, InvalidOid},
 };
 
 /* ---- arguments ---- */
@@ -168,11 +171,31 @@ read_json(FunctionCallInfo fcinfo, int argument, const char *name)
 	return PG_GETARG_JSONB_P(argument);
 }
 
+/* The query of a URL is kept apart from the beginning: no message may have it. */
+static void
+read_source(FunctionCallInfo fcinfo, Submission *submission)
+{
+	HttpsUrl url;
+	char    *text;
+
+	check_given(fcinfo, 0, "source");
+	text = read_text(fcinfo, 0, "source", MAX_URL_BYTES);
+	if (!https_url_is_one(text))
+	{
+		check_size(fcinfo, 0, "source", MAX_SOURCE_BYTES);
+		submission->source = text;
+		return;
+	}
+	https_source_parse(text, &url);
+	submission->source = palloc(HTTPS_SHOWN_SIZE);
+	https_url_show(&url, submission->source);
+	submission->source_query = url.query;
+}
+
 static void
 read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 {
-	check_given(fcinfo, 0, "source");
-	submission->source = read_text(fcinfo, 0, "source", MAX_SOURCE_BYTES);
+	read_source(fcinfo, submission);
 	check_given(fcinfo, 1, "action_type");
 	submission->action_type = read_text(fcinfo, 1, "action_type", MAX_NAME_BYTES);
 	check_given(fcinfo, 2, "entity_type");
@@ -311,7 +334,16 @@ check_s3_source(Submission *submission)
 		s3_server_for(uri.bucket, uri.key, submission->options.server, submission->user);
 }
 
-/* Other URIs may well be presigned: no more than the scheme is repeated. */
+static void
+check_https_source(Submission *submission)
+{
+	HttpsUrl url;
+
+	https_source_parse(submission->source, &url);
+	submission->server = https_server_for(&url, submission->options.server, submission->user);
+}
+
+/* Other URIs may well have a credential in them: no more than the scheme is repeated. */
 static void
 check_source(Submission *submission)
 {
@@ -319,6 +351,8 @@ check_source(Submission *submission)
 
 	if (pg_strncasecmp(source, S3_URI_SCHEME, strlen(S3_URI_SCHEME)) == 0)
 		check_s3_source(submission);
+	else if (https_url_is_one(source))
+		check_https_source(submission);
 	else if (strncmp(source, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0)
 	{
 		if (submission->options.server != NULL)
@@ -336,12 +370,12 @@ check_source(Submission *submission)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unsupported source URI"),
 				 source[scheme] == ':' && scheme <= 16 ? errdetail("Its scheme is \"%.*s\"; the "
-																   "supported ones are \"s3\" and "
-																   "\"file\".",
+																   "supported ones are \"s3\", "
+																   "\"https\" and \"file\".",
 																   (int) scheme, source) :
 														 errdetail("It has no scheme; the "
-																   "supported ones are \"s3\" and "
-																   "\"file\"."),
+																   "supported ones are \"s3\", "
+																   "\"https\" and \"file\"."),
 				 errhint("Give the URI of a file, like s3://bucket/contacts.csv")));
 	}
 }
@@ -368,8 +402,8 @@ make_name(const char *text)
 static bool
 insert_action(const Submission *submission, pg_uuid_t *id)
 {
-	Datum values[19];
-	char  nulls[20] = "                   ";
+	Datum values[20];
+	char  nulls[21] = "                    ";
 
 	values[0] = CStringGetTextDatum(submission->action_type);
 	values[1] = CStringGetTextDatum(submission->entity_type);
@@ -393,6 +427,7 @@ insert_action(const Submission *submission, pg_uuid_t *id)
 	nulls[17] = submission->all_updatable ? 'n' : ' ';
 	values[18] = UUIDPGetDatum(submission->parent_id);
 	nulls[18] = submission->parent_id == NULL ? 'n' : ' ';
+	set_text(&values[19], &nulls[19], submission->source_query);
 
 	if (statement_run(&action_insert, values, nulls) == 0)
 		return false;

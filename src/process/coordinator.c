@@ -5,7 +5,8 @@
  * Life: started by the launcher after a wake-up of its database; connected as
  * the bootstrap superuser, and therefore runs no statement but those on the
  * extension's own tables (jobs_actions.c), no DDL, no user-defined code.  It
- * leaves when the database has had nothing to do for a while.
+ * leaves when the database has had nothing to do for a while, or at once when
+ * bulk_action.enabled is switched off.
  *
  * Each round it gives new actions their place in their stream, takes up events
  * (reports of workers, requests of callers), puts the head of each stream on
@@ -30,6 +31,7 @@
 #include "base/compat.h"
 #include "base/injection.h"
 #include "process/background.h"
+#include "process/copies.h"
 #include "process/endings.h"
 #include "process/recruiting.h"
 #include "process/retention.h"
@@ -259,6 +261,12 @@ take_event(const ActionEvent *event)
 		/* Its place is at the end of its stream: given in the next round. */
 		database_wake(birth->database);
 	}
+	else if (strcmp(event->kind, "adopt") == 0)
+	{
+		jobs_adopt_action(event->action_no);
+		jobs_delete_event(event->event_no);
+		database_wake(birth->database);
+	}
 	else if (event->action_id == NULL)
 		jobs_delete_event(event->event_no);
 	else if (strcmp(event->kind, "resume") == 0)
@@ -313,7 +321,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 static bool
 look(void)
 {
-	bool            placed = true;
+	bool            placed;
 	Bookkeeping     books;
 	StreamHead     *heads;
 	ActionProgress *progress;
@@ -323,6 +331,7 @@ look(void)
 	jobs_position_actions();
 	INJECTION("coordinator-positioned");
 	take_events();
+	placed = copies_put_to_rest();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -487,6 +496,9 @@ bulk_action_coordinator_main(Datum arg)
 		long        timeout_ms;
 		bool        board_full = false;
 
+		background_reload();
+		if (!bulk_action_enabled)
+			break;
 		MemoryContextReset(round_context);
 		look_again |= database_take_wakeup(birth->database);
 		if (look_again)

@@ -6,7 +6,8 @@
  * tasks for a session user than idle workers; connects as that session user,
  * so the server itself bounds what it can ever become.  It ends when it has
  * been idle for a while, or at once when another group waits for a slot and it
- * is idle or its group has more than an equal share.  It also ends when a table
+ * is idle or its group has more than an equal share, or after its task when
+ * bulk_action.enabled is switched off.  It also ends when a table
  * that it has worked on gets columns of other types (applier.c); another one
  * goes on.
  *
@@ -280,6 +281,9 @@ bulk_action_worker_main(Datum arg)
 		TimestampTz now;
 		long        timeout_ms;
 
+		background_reload();
+		if (!bulk_action_enabled)
+			break;
 		/* A cancel was meant for the task before. */
 		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();

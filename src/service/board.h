@@ -21,6 +21,7 @@
 #define BOARD_MAX_WORKERS 64 /* of one group that lanes are spread over */
 
 /* ---- settings (defined in bulk_action.c) ---- */
+extern bool  bulk_action_enabled;
 extern int   bulk_action_max_workers;
 extern int   bulk_action_max_queued_chunks;
 extern int   bulk_action_max_attempts;

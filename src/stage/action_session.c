@@ -124,11 +124,10 @@ action_session_open_source(ActionSession *session)
 	{
 		session->source_context = AllocSetContextCreate(session->context, "bulk_action source",
 														ALLOCSET_SMALL_SIZES);
-		session->source = source_open(action->source, action->server, action->submitter.role,
-									  session->source_context);
+		session->source = source_open(&action->source, action->submitter.role, session->source_context);
 	}
 	else
-		source_check(action->source, action->server, action->submitter.role);
+		source_check(&action->source, action->submitter.role);
 	submitter_leave(&frame);
 	transaction_commit(NULL, false);
 }

@@ -15,6 +15,7 @@
 
 #include "service/board.h"
 #include "service/markers.h"
+#include "service/source.h"
 #include "service/transaction.h"
 #include "stage/options.h"
 
@@ -27,8 +28,7 @@ typedef struct Action
 	char         *id; /* uuid as text */
 	char         *action_type;
 	char         *entity_type;
-	char         *source;
-	char         *server; /* NULL for file:// */
+	SourceAddress source;
 	Submitter     submitter;
 	Oid           target;
 	char         *target_schema;
@@ -104,7 +104,7 @@ typedef struct ActionEvent
 	int64   event_no;
 	int64   action_no;
 	char   *action_id; /* NULL: the action has ended */
-	char   *kind;      /* cancel, pause, resume, retry, failed, trouble */
+	char   *kind;      /* cancel, pause, resume, retry, adopt, failed, trouble */
 	Datum   options;   /* jsonb */
 	bool    options_null;
 	Failure failure;
@@ -148,6 +148,25 @@ extern bool jobs_has_dead_letters(int64 action_no, Failure *failure);
 
 /* Puts them back behind all others. */
 extern void jobs_requeue_dead_letters(int64 action_no);
+
+/* ---- in a copy of a database (jobs_copies.c) ---- */
+
+/* An action that was submitted in another database, of which this one is a copy. */
+typedef struct CopiedAction
+{
+	int64 action_no;
+	char *id;
+	char *origin;
+} CopiedAction;
+
+/* Those that do not rest yet; returns how many. */
+extern int jobs_read_copied(CopiedAction **actions);
+
+/* Asks for all that has not ended or has failed to be adopted; returns how many that are. */
+extern int64 jobs_request_adoption(void);
+
+/* It is this database's own from now on, at the end of its stream. */
+extern void jobs_adopt_action(int64 action_no);
 
 /* ---- error budget (jobs_budget.c) ---- */
 

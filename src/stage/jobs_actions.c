@@ -37,8 +37,10 @@ jobs_load_action(int64 action_no, MemoryContext context)
 {
 	static Statement statement = {
 		"SELECT id, source, server, submitted_role, session_role, settings,"
-		" target::oid, target_schema, target_name, key_columns, update_columns, options, action_type, entity_type"
-		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
+		" target::oid, target_schema, target_name, key_columns, update_columns, options, action_type, entity_type,"
+		" source_query"
+		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID}};
 	Datum         values[] = {Int64GetDatum(action_no)};
 	MemoryContext old;
@@ -55,8 +57,9 @@ jobs_load_action(int64 action_no, MemoryContext context)
 	action = palloc0(sizeof(Action));
 	action->action_no = action_no;
 	action->id = statement_text(0, 1);
-	action->source = statement_text(0, 2);
-	action->server = statement_text(0, 3);
+	action->source.uri = statement_text(0, 2);
+	action->source.server = statement_text(0, 3);
+	action->source.query = statement_text(0, 15);
 	action->submitter.role = DatumGetObjectId(statement_value(0, 4, NULL));
 	action->submitter.session_role = DatumGetObjectId(statement_value(0, 5, NULL));
 	settings = name_array(statement_value(0, 6, NULL), TEXTOID, -1, TYPALIGN_INT, &n);
@@ -113,6 +116,7 @@ jobs_stream_heads(StreamHead **heads, int max)
 		"    coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
 		"   FROM bulk_action_internal.actions"
 		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
+		"    AND origin = bulk_action_internal.this_database()"
 		"   ORDER BY account_id, entity_type, stream_position) AS s"
 		"  WHERE s.state <> 'paused') AS head"
 		" WHERE head.rank <= $2"
@@ -246,7 +250,8 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 	static Statement finish = {
 		"UPDATE bulk_action_internal.actions SET state = $2,"
 		" finished_at = pg_catalog.clock_timestamp(),"
-		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
+		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6,"
+		" source_query = CASE WHEN $2 = 'failed' THEN source_query END"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
 	static Statement always[] = {
@@ -346,7 +351,8 @@ jobs_resume_action(int64 action_no)
 	static Statement statement = {
 		"UPDATE bulk_action_internal.actions SET state = 'queued', error_code = NULL,"
 		" error_message = NULL, error_detail = NULL, error_hint = NULL"
-		" WHERE action_no = $1 AND state = 'paused'",
+		" WHERE action_no = $1 AND state = 'paused'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID}};
 	Datum values[] = {Int64GetDatum(action_no)};
 
@@ -360,7 +366,8 @@ jobs_retry_action(int64 action_no, Datum options, bool options_null)
 		"UPDATE bulk_action_internal.actions SET state = 'queued', stream_position = NULL,"
 		" finished_at = NULL, error_code = NULL, error_message = NULL, error_detail = NULL,"
 		" error_hint = NULL, options = options OPERATOR(pg_catalog.||) coalesce($2, '{}')"
-		" WHERE action_no = $1 AND state = 'failed'",
+		" WHERE action_no = $1 AND state = 'failed'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID, JSONBOID}};
 	Datum values[] = {Int64GetDatum(action_no), options};
 

@@ -69,8 +69,7 @@ documented("SQLSTATEs", @codes);
 my @made = map { join '', /'(.)'/g } $codes =~ /MAKE_SQLSTATE\(([^)]*)\)/g;
 is_deeply([ sort @made ], [ sort @codes ], 'the table of codes lists those that are defined');
 
-my $validator = read_file("$top/src/api/s3_validator.c");
-my @options = $validator =~ /^\s*\{"(\w+)",/mg;
+my @options = map { read_file("$top/src/api/$_") =~ /^\s*\{"(\w+)",/mg } qw(s3_validator.c https_validator.c);
 documented('options of servers and user mappings', @options);
 
 my $submit = read_file("$top/src/stage/options.c");
