@@ -14,7 +14,9 @@
  * BA404	no such key, bucket, version or file
  * BA408	bulk_action_wait gave up: the action goes on
  * BA412	the object was replaced while it was being read
+ * BA413	the file is larger than a limit of account or role allows
  * BA422	more rows of the file failed than max_errors allows
+ * BA429	a limit of account or role does not allow another action at present
  * BA495	the server's TLS certificate cannot be verified
  * BA496	the endpoint resolves to an address that may not be connected to
  * BA497	the endpoint is http and the server does not allow it
@@ -31,10 +33,15 @@
 #define ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND MAKE_SQLSTATE('B', 'A', '4', '0', '4')
 #define ERRCODE_BULK_ACTION_WAIT_TIMEOUT     MAKE_SQLSTATE('B', 'A', '4', '0', '8')
 #define ERRCODE_BULK_ACTION_SOURCE_REPLACED  MAKE_SQLSTATE('B', 'A', '4', '1', '2')
+#define ERRCODE_BULK_ACTION_FILE_TOO_LARGE   MAKE_SQLSTATE('B', 'A', '4', '1', '3')
 #define ERRCODE_BULK_ACTION_TOO_MANY_ERRORS  MAKE_SQLSTATE('B', 'A', '4', '2', '2')
+#define ERRCODE_BULK_ACTION_TOO_MANY         MAKE_SQLSTATE('B', 'A', '4', '2', '9')
 #define ERRCODE_BULK_ACTION_TLS_VERIFY       MAKE_SQLSTATE('B', 'A', '4', '9', '5')
 #define ERRCODE_BULK_ACTION_ADDRESS_REFUSED  MAKE_SQLSTATE('B', 'A', '4', '9', '6')
 #define ERRCODE_BULK_ACTION_HTTP_REFUSED     MAKE_SQLSTATE('B', 'A', '4', '9', '7')
 #define ERRCODE_BULK_ACTION_S3_BAD_ANSWER    MAKE_SQLSTATE('B', 'A', '5', '0', '2')
+
+/* Not ours: PostgREST reads the HTTP answer out of message and detail. */
+#define ERRCODE_POSTGREST_ANSWER MAKE_SQLSTATE('P', 'G', 'R', 'S', 'T')
 
 #endif /* BULK_ACTION_ERROR_CODES_H */
