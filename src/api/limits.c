@@ -65,12 +65,12 @@ refuse_argument(const char *name, const char *detail, const char *hint)
 			 errdetail_internal("%s", detail), errhint("%s", hint)));
 }
 
-/* The first two arguments; true if they stand for a role. */
-static bool
+/* The first two arguments; returns the name if they stand for a role, else NULL. */
+static char *
 check_subject(FunctionCallInfo fcinfo)
 {
 	char *kind;
-	char *name;
+	char *name = NULL;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -88,7 +88,17 @@ check_subject(FunctionCallInfo fcinfo)
 							"Give the name of an account or role, or leave it out for all that have no "
 							"limits of their own.");
 	}
-	return strcmp(kind, "role") == 0;
+	return strcmp(kind, "role") == 0 ? name : NULL;
+}
+
+static void
+check_role(const char *name)
+{
+	if (!OidIsValid(get_role_oid(name, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role \"%s\" does not exist", name),
+				 errdetail("Limits of a role go by its name."),
+				 errhint("Give the name of an existing role, as it is in pg_roles.")));
 }
 
 static void
@@ -133,10 +143,13 @@ run(FunctionCallInfo fcinfo, Statement *statement)
 Datum
 bulk_action_set_limits(PG_FUNCTION_ARGS)
 {
+	char *role;
+
 	PreventCommandIfReadOnly("bulk_action_set_limits()");
 	admin_check(GetUserId(), "set limits for bulk actions");
-	if (check_subject(fcinfo) && !PG_ARGISNULL(1))
-		(void) get_role_oid(text_to_cstring(PG_GETARG_TEXT_PP(1)), false);
+	role = check_subject(fcinfo);
+	if (role != NULL)
+		check_role(role);
 	for (int i = 0; i < lengthof(limit_names); i++)
 		check_limit(fcinfo, i);
 	(void) run(fcinfo, &limits_write);
