@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = new_node('main', injection => 1, conf => <<CONF);
+my $node = new_node('main', conf => <<CONF);
 max_connections = 100
 max_worker_processes = 12
 bulk_action.max_workers = 4
@@ -525,22 +525,34 @@ set_limits('account', 'slow', rows_per_second => 10);
 	is_deeply([ @{ ended($slow) }{qw(state updated)} ], [ 'completed', 20_000 ], 'a faster pace is in force at once');
 	forget_limits();
 }
-# A chunk that was in flight at a crash runs alone, but nobody waits for it while its time has not come.
+# Chunks that were in flight at a crash run alone, but nobody waits for one whose time has not come.
+set_limits('account', 'slow', rows_per_second => 1_000_000);
+hold();
+{
+	my @slow = map { submit('alice', file_of(1 .. 1000), account_id => 'slow', entity_type => $_) } qw(item other);
+	wait_for($node, "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'applying %' AND wait_event_type = 'Lock'");
+	set_limits('account', 'slow', rows_per_second => 5);
+	my ($worker) = pids_of($node, 'bulk_action worker');
+	kill 'KILL', $worker or die "$worker: $!";
+	wait_for($node, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $worker)");
+	my $ids = join ', ', map { "'$_'" } @slow;
+	wait_for($node, "SELECT count(*) = 1 FROM bulk_action.bulk_actions WHERE id IN ($ids) AND state = 'completed'");
+	my $fast = submit('alice', file_of(1 .. 3000), account_id => 'fast');
+	is(ended($fast)->{updated}, 3000, 'after a crash other accounts go on');
+	is(value_of($node, "SELECT count(*) FROM bulk_action.bulk_actions WHERE id IN ($ids) AND state = 'running'"),
+		1, 'while the second chunk that was in flight waits for its time');
+	set_limits('account', 'slow', rows_per_second => 1_000_000);
+	is(ended($_)->{updated}, 1000, 'both are applied') foreach @slow;
+	$holder = $node->background_psql('postgres', on_error_stop => 0);
+}
 set_limits('account', 'slow', rows_per_second => 10);
 {
-	inject($node, 'applier-before-commit', 'kill');
-	my $slow = submit('alice', file_of(1 .. 3000), account_id => 'slow', entity_type => 'other');
-	wait_for_injected($node, 'applier-before-commit');
-	wait_for($node, 'SELECT true');
+	my $slow = submit('alice', file_of(1 .. 3000), account_id => 'slow');
 	wait_for($node, "SELECT updated > 0 FROM bulk_action.bulk_action_stat('$slow')");
-	my $fast = submit('alice', file_of(1 .. 3000), account_id => 'fast');
-	is(ended($fast)->{updated}, 3000, 'after a crash other accounts go on beside a slow one');
-	is(state_of($slow), 'running', 'which is slow still');
 	value_of($node, "SELECT bulk_action.bulk_action_cancel('$slow')");
 	is(ended($slow)->{state}, 'cancelled', 'a slow one can be cancelled');
 }
 forget_limits();
-$holder = $node->background_psql('postgres', on_error_stop => 0);
 
 # --- sizes of files --------------------------------------------------------------------------------------------
 
