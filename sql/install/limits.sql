@@ -29,10 +29,12 @@ CREATE FUNCTION bulk_action_internal.limits_of(kind text, name text)
 RETURNS SETOF bulk_action_internal.limits
 LANGUAGE sql STABLE ROWS 1
 BEGIN ATOMIC
-	SELECT l.*
-	FROM bulk_action_internal.limits AS l
-	WHERE l.kind = limits_of.kind AND (l.name = limits_of.name OR l.name IS NULL)
-	ORDER BY l.name LIMIT 1;
+	SELECT own.* FROM bulk_action_internal.limits AS own
+	WHERE own.kind = limits_of.kind AND own.name = limits_of.name COLLATE "default"
+	UNION ALL
+	SELECT others.* FROM bulk_action_internal.limits AS others
+	WHERE others.kind = limits_of.kind AND others.name IS NULL
+	ORDER BY name LIMIT 1;
 END;
 COMMENT ON FUNCTION bulk_action_internal.limits_of(text, text) IS
 	'the row that counts for an account or a role: its own, else that for all others, else none';
@@ -59,39 +61,37 @@ AS 'MODULE_PATHNAME', 'bulk_action_clear_limits';
 COMMENT ON FUNCTION bulk_action.bulk_action_clear_limits(text, text) IS
 	'takes back what bulk_action_set_limits has set, so that the limits for all others count. False if there was nothing';
 
+-- Names of roles are compared by the collation of the index (that of type name is another one).
 -- What is configured, and whoever has something unfinished. The names of other people's accounts are
 -- not for everybody: a caller sees those that he has submitted for.
 CREATE VIEW bulk_action.bulk_action_limits WITH (security_barrier) AS
 SELECT
 	subject.kind,
 	subject.name,
-	limits.name IS NULL AS is_default,
-	limits.submissions_per_minute,
+	own.kind IS NULL AS is_default,
+	CASE WHEN own.kind IS NULL THEN others.submissions_per_minute ELSE own.submissions_per_minute END AS submissions_per_minute,
 	used.submitted AS submitted_last_minute,
-	limits.concurrent_actions,
+	CASE WHEN own.kind IS NULL THEN others.concurrent_actions ELSE own.concurrent_actions END AS concurrent_actions,
 	used.running,
-	limits.queued_actions,
+	CASE WHEN own.kind IS NULL THEN others.queued_actions ELSE own.queued_actions END AS queued_actions,
 	used.waiting,
-	limits.rows_per_second,
-	limits.max_bytes,
-	limits.max_rows
+	CASE WHEN own.kind IS NULL THEN others.rows_per_second ELSE own.rows_per_second END AS rows_per_second,
+	CASE WHEN own.kind IS NULL THEN others.max_bytes ELSE own.max_bytes END AS max_bytes,
+	CASE WHEN own.kind IS NULL THEN others.max_rows ELSE own.max_rows END AS max_rows
 FROM (
 	SELECT l.kind, l.name FROM bulk_action_internal.limits AS l
 	UNION
 	SELECT 'account', a.account_id FROM bulk_action_internal.actions AS a
 	WHERE a.state IN ('queued', 'running', 'paused')
 	UNION
-	SELECT 'role', pg_catalog.pg_get_userbyid(a.submitted_role)::text FROM bulk_action_internal.actions AS a
+	SELECT 'role', pg_catalog.pg_get_userbyid(a.submitted_role)::text COLLATE "default" FROM bulk_action_internal.actions AS a
 	WHERE a.state IN ('queued', 'running', 'paused')
 	UNION
-	SELECT mine.kind, current_user::text FROM (VALUES ('account'), ('role')) AS mine (kind)
+	SELECT mine.kind, current_user::text COLLATE "default" FROM (VALUES ('account'), ('role')) AS mine (kind)
 ) AS subject
-CROSS JOIN LATERAL (
-	SELECT l.*
-	FROM bulk_action_internal.limits AS l
-	WHERE l.kind = subject.kind AND (l.name = subject.name OR l.name IS NULL)
-	ORDER BY l.name LIMIT 1
-) AS limits
+LEFT JOIN bulk_action_internal.limits AS own
+	ON own.kind = subject.kind AND own.name = subject.name
+LEFT JOIN bulk_action_internal.limits AS others ON others.kind = subject.kind AND others.name IS NULL
 LEFT JOIN pg_catalog.pg_roles AS role ON subject.kind = 'role' AND role.rolname = subject.name
 LEFT JOIN LATERAL (
 	SELECT
@@ -112,12 +112,13 @@ LEFT JOIN LATERAL (
 			WHERE a.submitted_role = role.oid AND a.state IN ('queued', 'paused'))
 	WHERE subject.kind = 'role'
 ) AS used ON subject.name IS NOT NULL
-WHERE subject.name IS NULL
+WHERE (own.kind IS NOT NULL OR others.kind IS NOT NULL) AND (
+	subject.name IS NULL
 	OR EXISTS (SELECT FROM pg_catalog.pg_roles AS me WHERE me.rolname = current_user AND me.rolsuper)
 	OR (subject.kind = 'role' AND pg_catalog.pg_has_role(role.oid, 'USAGE'))
 	OR (subject.kind = 'account' AND (subject.name = current_user OR EXISTS (
 		SELECT FROM bulk_action_internal.actions AS a
-		WHERE a.account_id = subject.name AND pg_catalog.pg_has_role(a.submitted_role, 'USAGE'))));
+		WHERE a.account_id = subject.name AND pg_catalog.pg_has_role(a.submitted_role, 'USAGE')))));
 COMMENT ON VIEW bulk_action.bulk_action_limits IS
 	'limits that apply to the caller, or to a superuser all, and how much of them is used';
 COMMENT ON COLUMN bulk_action.bulk_action_limits.kind IS 'account or role';

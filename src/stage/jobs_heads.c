@@ -142,10 +142,14 @@ choose(uint64 fetched, StreamHead *chosen, int n, int max)
 int
 jobs_stream_heads(StreamHead **heads, int max)
 {
+	/* Limits as limits_of() has them, but by joins: there may be many streams, and many accounts with limits. */
 	static Statement statement = {
 		"SELECT head.action_no, head.id, head.state, head.session_role, head.priority, head.account_id,"
 		" head.submitted_role, pg_catalog.pg_get_userbyid(head.submitted_role),"
-		" a.concurrent_actions, a.rows_per_second, r.concurrent_actions, r.rows_per_second"
+		" CASE WHEN a.kind IS NULL THEN any_a.concurrent_actions ELSE a.concurrent_actions END,"
+		" CASE WHEN a.kind IS NULL THEN any_a.rows_per_second ELSE a.rows_per_second END,"
+		" CASE WHEN r.kind IS NULL THEN any_r.concurrent_actions ELSE r.concurrent_actions END,"
+		" CASE WHEN r.kind IS NULL THEN any_r.rows_per_second ELSE r.rows_per_second END"
 		" FROM (SELECT s.*, pg_catalog.row_number() OVER (PARTITION BY s.session_role"
 		"   ORDER BY s.state = 'running' DESC, s.priority DESC,"
 		"    coalesce(pg_catalog.array_position($1, s.account_id), 0), s.action_no) AS rank"
@@ -156,9 +160,11 @@ jobs_stream_heads(StreamHead **heads, int max)
 		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
 		"   ORDER BY account_id, entity_type, stream_position) AS s"
 		"  WHERE s.state <> 'paused') AS head"
-		" LEFT JOIN LATERAL bulk_action_internal.limits_of('account', head.account_id) AS a ON true"
-		" LEFT JOIN LATERAL bulk_action_internal.limits_of('role',"
-		"  pg_catalog.pg_get_userbyid(head.submitted_role)::text) AS r ON true"
+		" LEFT JOIN bulk_action_internal.limits AS a ON a.kind = 'account' AND a.name = head.account_id"
+		" LEFT JOIN bulk_action_internal.limits AS any_a ON any_a.kind = 'account' AND any_a.name IS NULL"
+		" LEFT JOIN bulk_action_internal.limits AS r ON r.kind = 'role'"
+		"  AND r.name = pg_catalog.pg_get_userbyid(head.submitted_role)::text COLLATE \"default\""
+		" LEFT JOIN bulk_action_internal.limits AS any_r ON any_r.kind = 'role' AND any_r.name IS NULL"
 		" ORDER BY head.state = 'running' DESC, head.rank, head.action_no",
 		{TEXTARRAYOID}};
 	Datum  values[] = {served_array()};
