@@ -37,6 +37,12 @@
 #include "base/error_codes.h"
 #include "service/bookkeeping.h"
 
+/*
+ * Not a code of ours: PostgREST makes an HTTP answer of it, with the body from
+ * the message, status and headers from the detail.
+ */
+#define ERRCODE_POSTGREST_ANSWER MAKE_SQLSTATE('P', 'G', 'R', 'S', 'T')
+
 #define WINDOW_S 60
 
 /* Guesses of when an action that waits will have begun, in seconds. */
@@ -217,10 +223,6 @@ append_member(StringInfo json, const char *name, const char *value)
 	escape_json(json, value);
 }
 
-/*
- * PostgREST makes an HTTP answer of this SQLSTATE: body from the message, status
- * and headers from the detail.
- */
 static void
 refuse_over_http(const Refusal *refusal)
 {

@@ -41,7 +41,4 @@
 #define ERRCODE_BULK_ACTION_HTTP_REFUSED     MAKE_SQLSTATE('B', 'A', '4', '9', '7')
 #define ERRCODE_BULK_ACTION_S3_BAD_ANSWER    MAKE_SQLSTATE('B', 'A', '5', '0', '2')
 
-/* Not ours: PostgREST reads the HTTP answer out of message and detail. */
-#define ERRCODE_POSTGREST_ANSWER MAKE_SQLSTATE('P', 'G', 'R', 'S', 'T')
-
 #endif /* BULK_ACTION_ERROR_CODES_H */

@@ -42,8 +42,7 @@ typedef struct BoardAction
 	int            priority;    /* the greatest goes first */
 	uint64         last_served; /* count of tasks handed out; the least goes first */
 	bool           closed;
-	bool           worker_seen;             /* one of its group has asked for a task and left since the coordinator looked */
-	int            paces[PACES_PER_ACTION]; /* index plus 1; 0: no limit */
+	bool           worker_seen; /* one of its group has asked for a task and left since the coordinator looked */
 	ActionProgress progress;
 	int            chunking_by; /* slot inside the chunking task, or NOBODY */
 	int            chunking_attempts;
@@ -54,6 +53,8 @@ typedef struct BoardAction
 	int            lane_deaths[MAX_LANES];
 	TimestampTz    lane_due[MAX_LANES];
 	int16          preferred[MAX_LANES]; /* slot that should take the lane, or NOBODY */
+
+	int paces[PACES_PER_ACTION]; /* index in the board's plus 1; 0: no limit */
 } BoardAction;
 
 /* An account or role of which the rows per second are limited. */
