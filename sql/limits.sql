@@ -58,9 +58,16 @@ SELECT bulk_action_set_limits('role', 'regress_ba_limited');
 SELECT bulk_action_clear_limits('role', 'regress_ba_limited');
 \echo :SQLSTATE
 TABLE bulk_action_internal.limits;
+RESET ROLE;
+SET bulk_action.admin_role = 'regress_ba_group';
+SET ROLE regress_ba_limited;
+SELECT bulk_action_set_limits('account', 'by admin', queued_actions => 1);
+SELECT count(*) > 0 AS sees_others FROM bulk_action_limits WHERE name = 'acme';
+SELECT bulk_action_clear_limits('account', 'by admin');
+RESET ROLE;
+RESET bulk_action.admin_role;
 
 -- who sees what: everybody his roles, his accounts and those for all
-RESET ROLE;
 DROP ROLE regress_ba_gone;
 SELECT bulk_action_set_limits('account', 'regress_ba_limited', max_rows => 5);
 SELECT kind, name, is_default, submissions_per_minute, submitted_last_minute, queued_actions, waiting, running, max_rows

@@ -63,7 +63,9 @@ COMMENT ON FUNCTION bulk_action.bulk_action_clear_limits(text, text) IS
 
 -- Names of roles are compared by the collation of the index (that of type name is another one).
 -- What is configured, and whoever has something unfinished. The names of other people's accounts are
--- not for everybody: a caller sees those that he has submitted for.
+-- not for everybody: a caller sees the one that his claims name, and without claims those that he has
+-- submitted for. With claims he may not see an action of his role that is of no account (''), so he is
+-- not shown what all of the role have used.
 CREATE VIEW bulk_action.bulk_action_limits WITH (security_barrier) AS
 SELECT
 	subject.kind,
@@ -92,6 +94,7 @@ FROM (
 LEFT JOIN bulk_action_internal.limits AS own
 	ON own.kind = subject.kind AND own.name = subject.name
 LEFT JOIN bulk_action_internal.limits AS others ON others.kind = subject.kind AND others.name IS NULL
+CROSS JOIN (SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS me
 LEFT JOIN pg_catalog.pg_roles AS role ON subject.kind = 'role' AND role.rolname = subject.name
 LEFT JOIN LATERAL (
 	SELECT
@@ -110,17 +113,18 @@ LEFT JOIN LATERAL (
 			WHERE a.submitted_role = role.oid AND a.state = 'running'),
 		(SELECT pg_catalog.count(*) FROM bulk_action_internal.actions AS a
 			WHERE a.submitted_role = role.oid AND a.state IN ('queued', 'paused'))
-	WHERE subject.kind = 'role'
+	WHERE subject.kind = 'role' AND bulk_action_internal.may_see(role.oid, '')
 ) AS used ON subject.name IS NOT NULL
 WHERE (own.kind IS NOT NULL OR others.kind IS NOT NULL) AND (
 	subject.name IS NULL
-	OR EXISTS (SELECT FROM pg_catalog.pg_roles AS me WHERE me.rolname = current_user AND me.rolsuper)
+	OR bulk_action_internal.is_admin()
 	OR (subject.kind = 'role' AND pg_catalog.pg_has_role(role.oid, 'USAGE'))
-	OR (subject.kind = 'account' AND (subject.name = current_user OR EXISTS (
-		SELECT FROM bulk_action_internal.actions AS a
-		WHERE a.account_id = subject.name AND pg_catalog.pg_has_role(a.submitted_role, 'USAGE')))));
+	OR (subject.kind = 'account' AND bulk_action_internal.may_see(me.oid, subject.name)
+		AND (subject.name = current_user OR NOT bulk_action_internal.may_see(me.oid, '') OR EXISTS (
+			SELECT FROM bulk_action_internal.actions AS a
+			WHERE a.account_id = subject.name AND bulk_action_internal.may_see(a.submitted_role, a.account_id)))));
 COMMENT ON VIEW bulk_action.bulk_action_limits IS
-	'limits that apply to the caller, or to a superuser all, and how much of them is used';
+	'limits that apply to the caller, or for an admin all, and how much of them is used';
 COMMENT ON COLUMN bulk_action.bulk_action_limits.kind IS 'account or role';
 COMMENT ON COLUMN bulk_action.bulk_action_limits.name IS
 	'account_id, or name of the role that submits; NULL: all that have no limits of their own';

@@ -17,9 +17,9 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
-#include "api/admin.h"
 #include "base/compat.h"
 #include "service/bookkeeping.h"
+#include "service/visibility.h"
 #include "service/wake.h"
 
 BULK_ACTION_FUNCTION(bulk_action_set_limits);
@@ -56,6 +56,18 @@ static Statement limits_delete = {
 	.sql = "DELETE FROM bulk_action_internal.limits WHERE kind = $1 AND name IS NOT DISTINCT FROM $2",
 	.argtypes = {TEXTOID, TEXTOID, InvalidOid},
 };
+
+static void
+check_admin(void)
+{
+	if (!visibility_is_admin(GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to set limits for bulk actions"),
+				 errdetail("Role \"%s\" is neither a superuser nor has it the role that bulk_action.admin_role says.",
+						   GetUserNameFromId(GetUserId(), false)),
+				 errhint("Ask an administrator of bulk actions.")));
+}
 
 static void
 refuse_argument(const char *name, const char *detail, const char *hint)
@@ -146,7 +158,7 @@ bulk_action_set_limits(PG_FUNCTION_ARGS)
 	char *role;
 
 	PreventCommandIfReadOnly("bulk_action_set_limits()");
-	admin_check(GetUserId(), "set limits for bulk actions");
+	check_admin();
 	role = check_subject(fcinfo);
 	if (role != NULL)
 		check_role(role);
@@ -160,7 +172,7 @@ Datum
 bulk_action_clear_limits(PG_FUNCTION_ARGS)
 {
 	PreventCommandIfReadOnly("bulk_action_clear_limits()");
-	admin_check(GetUserId(), "set limits for bulk actions");
+	check_admin();
 	(void) check_subject(fcinfo);
 	PG_RETURN_BOOL(run(fcinfo, &limits_delete) > 0);
 }

@@ -30,6 +30,7 @@ INSERT INTO items SELECT i, 0 FROM generate_series(1, $keys) AS i;
 INSERT INTO others SELECT i, 0 FROM generate_series(1, $keys) AS i;
 SELECT bulk_action.bulk_action_register_entity('item', 'items', ARRAY['id']);
 SELECT bulk_action.bulk_action_register_entity('other', 'others', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('item', 'public'), bulk_action.bulk_action_grant('other', 'public');
 GRANT pg_read_server_files TO alice, bob, carol;
 GRANT SELECT, UPDATE ON items, others TO alice, bob, carol;
 -- whoever updates item 7 waits while somebody has the lock 7
@@ -687,6 +688,26 @@ SQL
 	is($seen->('carol'), 'account:carol account:*', 'and no other accounts');
 	is($seen->('bob'), 'account:bob account:secret account:*', 'but his');
 	is($seen->('postgres'), 'account:busy account:postgres account:secret account:* role:alice', 'a superuser sees all');
+
+	# Tenants that share a role: each sees the account of his claims, and not what the others do.
+	$node->append_conf('postgresql.conf', "bulk_action.account_claim = 'tenant'");
+	$node->reload;
+	wait_for($node, "SELECT current_setting('bulk_action.account_claim') = 'tenant'");
+	forget_limits();
+	set_limits('account', undef, submissions_per_minute => 2);
+	set_limits('account', 't1', submissions_per_minute => 3);
+	set_limits('role', 'alice', submissions_per_minute => 4);
+	my $as_tenant = sub { "SET request.jwt.claims = '{\"tenant\": \"$_[0]\"}';\n$_[1]" };
+	ok(attempt('alice', $as_tenant->('t1', submit_sql($small)))->{id}, "submission $_ of a tenant") foreach 1 .. 3;
+	my $error = is_refused(attempt('alice', $as_tenant->('t1', submit_sql($small))), 'the fourth');
+	like($error->{message}, qr/account "t1"/, 'goes beyond the limit of his account');
+	ok(attempt('alice', $as_tenant->('t2', submit_sql($small)))->{id}, 'another tenant has one');
+	$error = is_refused(attempt('alice', $as_tenant->('t2', submit_sql($small))), 'the fifth of both');
+	like($error->{message}, qr/role "alice"/, 'goes beyond the limit of the role');
+	all_ended();
+	$seen = sub { value_of($node, $as_tenant->($_[0], "SELECT string_agg(concat_ws(':', kind, coalesce(name, '*'), coalesce(submitted_last_minute::text, '-')), ' ' ORDER BY kind, name) FROM bulk_action.bulk_action_limits"), as => 'alice') };
+	is($seen->('t1'), 'account:t1:3 account:*:- role:alice:-', 'a tenant sees his own account, and not what all of the role do');
+	is($seen->('t2'), 'account:*:- role:alice:-', 'nor another account');
 
 	my $dump = $node->basedir . '/dump.sql';
 	$node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('postgres') ], 'pg_dump');
