@@ -31,6 +31,7 @@
 #include "api/entity_type.h"
 #include "api/submit_account.h"
 #include "api/submit_checks.h"
+#include "api/submit_limits.h"
 #include "api/submit_settings.h"
 #include "api/table_columns.h"
 #include "base/compat.h"
@@ -436,6 +437,23 @@ insert_action(const Submission *submission, pg_uuid_t *id)
 }
 
 /*
+ * Waits for its turn where there are limits, and sees that they are kept.  True
+ * if the action was submitted meanwhile by somebody else.
+ */
+static bool
+pass_limits(const Submission *submission, pg_uuid_t *id)
+{
+	SubmitLimits limits;
+
+	if (!submit_limits_lock(submission->user, submission->account_id, &limits))
+		return false;
+	if (submission->idempotency_key != NULL && find_by_key(submission, id))
+		return true;
+	submit_limits_check(&limits);
+	return false;
+}
+
+/*
  * Finds or makes the action.  Two rounds do unless the row that was in the way
  * was purged a moment later.
  */
@@ -446,7 +464,7 @@ store_action(const Submission *submission)
 	pg_uuid_t   id;
 
 	bookkeeping_enter(&bookkeeping);
-	while (!insert_action(submission, &id))
+	while (!pass_limits(submission, &id) && !insert_action(submission, &id))
 	{
 		if (find_by_key(submission, &id))
 			break;

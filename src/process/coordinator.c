@@ -304,7 +304,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 	Running *entry = find_running(0);
 
 	if (entry == NULL ||
-		!board_publish(birth->database, head->session_role, head->action_no, head->priority, progress))
+		!board_publish(birth->database, head->session_role, head->action_no, head->priority, head->paces, progress))
 		return false;
 	entry->action_no = head->action_no;
 	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);
@@ -340,7 +340,10 @@ look(void)
 		SuspectVerdict verdict;
 
 		if (find_running(heads[i].action_no) != NULL)
+		{
+			board_set_paces(birth->database, heads[i].action_no, heads[i].paces);
 			heads[i].action_no = 0;
+		}
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{

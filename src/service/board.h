@@ -19,6 +19,7 @@
 #define BOARD_MAX_ACTIONS 64 /* actions being worked on at once, all databases together */
 #define BOARD_MAX_SHARE   32 /* of them, of one session user */
 #define BOARD_MAX_WORKERS 64 /* of one group that lanes are spread over */
+#define MAX_CHUNK_ROWS    1000
 
 /* ---- settings (defined in bulk_action.c) ---- */
 extern bool  bulk_action_enabled;
@@ -152,13 +153,24 @@ typedef struct ActionProgress
 	int32 suspect_chunk[MAX_LANES]; /* its number plus 1; 0: none */
 } ActionProgress;
 
+/* What bounds the rows per second of an action: the limit of its account, that of its role. */
+typedef struct Pace
+{
+	uint64 subject;         /* hash of account or role */
+	int    rows_per_second; /* 0: no limit */
+} Pace;
+#define PACES_PER_ACTION 2
+
 /*
  * Puts an action on the board or refreshes it; false: no place left, or the
  * session user has his share of them already.  Of the tasks that a worker may
  * take, those of the greatest priority go first.
  */
 extern bool board_publish(Oid database, Oid session_user, int64 action_no, int priority,
-						  const ActionProgress *progress);
+						  const Pace *paces, const ActionProgress *progress);
+
+/* The limits may have changed since. */
+extern void board_set_paces(Oid database, int64 action_no, const Pace *paces);
 
 /* No task of the action is handed out any more; with interrupt, those inside one are cancelled. */
 extern void board_close(Oid database, int64 action_no, bool interrupt);
@@ -190,7 +202,7 @@ extern bool board_wants_no_more(const Task *task);
 
 /* The task is over.  What the worker read in the tables goes to the board: */
 extern void board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end);
-extern void board_applied(const Task *task, int32 next_chunk);
+extern void board_applied(const Task *task, int32 next_chunk, int rows);
 
 /*
  * The task failed and may be tried again from this time on.  After half of

@@ -559,6 +559,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 	ErrorData *volatile commit_error = NULL;
 	volatile StepResult result = STEP_MORE;
 	volatile int32      next_chunk = 0;
+	volatile int        rows = 0;
 
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "bulk_action chunk", ALLOCSET_DEFAULT_SIZES);
@@ -575,6 +576,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 		{
 			result = apply_step(step, action, header, nfields, task, limit, commit_error);
 			next_chunk = step->next_chunk;
+			rows += step->nrows;
 			commit_error = NULL;
 			/* where one row was at fault the next may not be far */
 			limit = limit > INT_MAX / 2 ? INT_MAX : limit * 2;
@@ -604,6 +606,6 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 	else if (result == STEP_ELSEWHERE)
 		board_give_back(task, 0);
 	else if (result != STEP_OVER_BUDGET)
-		board_applied(task, next_chunk);
+		board_applied(task, next_chunk, rows);
 	return result != STEP_OVER_BUDGET;
 }

@@ -44,24 +44,8 @@ typedef struct Action
 /* NULL if the action does not exist or is not running. */
 extern Action *jobs_load_action(int64 action_no, MemoryContext context);
 
-/* The head of a stream, or an action behind it that is still on the board. */
-typedef struct StreamHead
-{
-	int64 action_no;
-	char *id;
-	char *state;
-	Oid   session_role;
-	int   priority;
-} StreamHead;
-
 /* Gives newly seen actions their position in their stream. */
 extern void jobs_position_actions(void);
-
-/*
- * Unfinished actions that are first in their stream, at most max and, of one
- * session user, as many as may be on the board; the most urgent of each first.
- */
-extern int  jobs_stream_heads(StreamHead **heads, int max);
 extern void jobs_start_action(int64 action_no);
 
 extern void jobs_read_progress(int64 action_no, ActionProgress *progress);
@@ -124,6 +108,35 @@ extern void jobs_delete_rest_events(int64 action_no, int64 event_no);
 /* Reports what ends the action, or with trouble what it is to be paused for. */
 extern void jobs_report_failure(int64 action_no, const Failure *failure, bool trouble);
 extern void jobs_notify(int64 action_no);
+
+/* ---- the heads of streams (jobs_heads.c) ---- */
+
+/* The head of a stream, or an action behind it that is still on the board. */
+typedef struct StreamHead
+{
+	int64 action_no;
+	char *id;
+	char *state;
+	Oid   session_role;
+	char *account_id;
+	Oid   submitted_role;
+	int   priority;
+	Pace  paces[PACES_PER_ACTION];
+} StreamHead;
+
+/*
+ * Unfinished actions that are first in their stream, at most max and, of one
+ * session user, account and role, as many as may be worked on at once.
+ */
+extern int jobs_stream_heads(StreamHead **heads, int max);
+
+/* ---- limits of files (jobs_limits.c) ---- */
+
+/*
+ * True, and *failure says so, if a file with so many bytes or rows is larger
+ * than the limits of the action's account and role allow.
+ */
+extern bool jobs_file_exceeds(int64 action_no, int64 bytes, int64 rows, Failure *failure);
 
 /* ---- after crashes (jobs_crashes.c) ---- */
 

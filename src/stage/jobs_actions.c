@@ -105,40 +105,6 @@ jobs_position_actions(void)
 	(void) statement_run(&statement, NULL, NULL);
 }
 
-int
-jobs_stream_heads(StreamHead **heads, int max)
-{
-	static Statement statement = {
-		"SELECT head.action_no, head.id, head.state, head.session_role, head.priority"
-		" FROM (SELECT s.*, pg_catalog.row_number() OVER (PARTITION BY s.session_role"
-		"   ORDER BY s.state = 'running' DESC, s.priority DESC, s.action_no) AS rank"
-		"  FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role,"
-		"    coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
-		"   FROM bulk_action_internal.actions"
-		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
-		"    AND origin = bulk_action_internal.this_database()"
-		"   ORDER BY account_id, entity_type, stream_position) AS s"
-		"  WHERE s.state <> 'paused') AS head"
-		" WHERE head.rank <= $2"
-		" ORDER BY head.state = 'running' DESC, head.rank, head.action_no LIMIT $1",
-		{INT4OID, INT8OID}};
-	Datum values[] = {Int32GetDatum(max), Int64GetDatum(BOARD_MAX_SHARE)};
-	int   n = (int) statement_run(&statement, values, NULL);
-
-	*heads = palloc0(sizeof(StreamHead) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		StreamHead *head = &(*heads)[i];
-
-		head->action_no = DatumGetInt64(statement_value(i, 1, NULL));
-		head->id = statement_text(i, 2);
-		head->state = statement_text(i, 3);
-		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
-		head->priority = DatumGetInt32(statement_value(i, 5, NULL));
-	}
-	return n;
-}
-
 void
 jobs_start_action(int64 action_no)
 {
