@@ -26,6 +26,7 @@
 
 #include "base/compat.h"
 #include "pure/s3_uri.h"
+#include "service/clean_text.h"
 #include "service/near_match.h"
 #include "service/s3_options.h"
 
@@ -141,7 +142,7 @@ check_ca_file(const char *name, const char *value)
 				 errhint("Have the server created or altered by such a role, or leave the option "
 						 "out to trust the system's certificates.")));
 	if (!is_absolute_path(value))
-		refuse_value(name, psprintf("\"%s\" is not an absolute path.", value),
+		refuse_value(name, psprintf("\"%s\" is not an absolute path.", clean_text(value)),
 					 "Give the path of a PEM file on the server, beginning with a slash.");
 }
 
@@ -192,7 +193,7 @@ rule_find(const char *name, Oid catalog)
 	}
 
 	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", clean_text(name)),
 			 valid.len > 0 ?
 				 errdetail("The options here are: %s.", valid.data) :
 				 errdetail("There are no options here."),
@@ -244,7 +245,7 @@ check_server_options(List *options)
 	if (!endpoint.tls && !option_is_true(options, "allow_http"))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("endpoint \"%s\" is not encrypted", text),
+				 errmsg("endpoint \"%s\" is not encrypted", clean_text(text)),
 				 errdetail("Without TLS, data and session tokens can be read on their way."),
 				 errhint("Use an https:// endpoint, or add the option allow_http 'true'.")));
 
@@ -252,7 +253,7 @@ check_server_options(List *options)
 		!s3_target_build(&endpoint, S3_ADDRESSING_VIRTUAL, bucket != NULL ? bucket : "bucket",
 						 "key",
 						 &target, error, sizeof(error)))
-		refuse_value("addressing", psprintf("Endpoint \"%s\": %s.", text, error),
+		refuse_value("addressing", psprintf("Endpoint \"%s\": %s.", clean_text(text), error),
 					 "Use addressing 'path' with this endpoint.");
 }
 

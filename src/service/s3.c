@@ -25,6 +25,7 @@
 #include "pure/retry.h"
 #include "pure/s3_uri.h"
 #include "pure/sigv4.h"
+#include "service/clean_text.h"
 #include "service/http.h"
 #include "service/s3.h"
 #include "service/s3_report.h"
@@ -153,7 +154,7 @@ s3_client_create(MemoryContext parent, const S3Config *config)
 static char *
 object_uri(const S3Client *client, const char *key)
 {
-	return psprintf("s3://%s/%s", client->bucket, key);
+	return psprintf("s3://%s/%s", client->bucket, clean_text(key));
 }
 
 /* The server's options allow its users some keys; the others are not theirs. */

@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "service/clean_text.h"
 #include "service/near_match.h"
 #include "service/s3_options.h"
 
@@ -114,20 +115,20 @@ server_named(const char *name, Oid user)
 		foreach(cell, usable_servers(user))
 			near_match_offer(&match, ((ForeignServer *) lfirst(cell))->servername);
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", name),
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", clean_text(name)),
 				 errdetail("Sources in S3 are read through a server of foreign-data wrapper "
 						   "\"%s\".",
 						   S3_WRAPPER_NAME),
 				 match.best != NULL ?
 					 errhint("Perhaps you meant \"%s\".", match.best) :
 					 errhint("CREATE SERVER %s FOREIGN DATA WRAPPER %s OPTIONS (...)",
-							 quote_identifier(name), S3_WRAPPER_NAME)));
+							 clean_text(quote_identifier(name)), S3_WRAPPER_NAME)));
 	}
 
 	if (server->fdwid != get_foreign_data_wrapper_oid(S3_WRAPPER_NAME, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("server \"%s\" is not a server for S3", name),
+				 errmsg("server \"%s\" is not a server for S3", clean_text(name)),
 				 errdetail("It belongs to another foreign-data wrapper than \"%s\".",
 						   S3_WRAPPER_NAME),
 				 errhint("Name a server of foreign-data wrapper \"%s\".", S3_WRAPPER_NAME)));
@@ -135,10 +136,10 @@ server_named(const char *name, Oid user)
 	if (server_aclcheck(server->serverid, user, ACL_USAGE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for foreign server %s", name),
+				 errmsg("permission denied for foreign server %s", clean_text(name)),
 				 errdetail("Role \"%s\" lacks USAGE on it, which is the right to read its bucket.",
 						   GetUserNameFromId(user, false)),
-				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s.", quote_identifier(name),
+				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s.", clean_text(quote_identifier(name)),
 						 quote_identifier(GetUserNameFromId(user, false)))));
 	return server;
 }
@@ -174,7 +175,7 @@ check_serves(ForeignServer *server, const char *bucket, const char *key)
 	if (!has_prefix(key, prefix))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("server \"%s\" does not serve key \"%s\"", server->servername, key),
+				 errmsg("server \"%s\" does not serve key \"%s\"", server->servername, clean_text(key)),
 				 errdetail("Keys must begin with \"%s\", its option \"prefix\".", prefix),
 				 errhint("Put the object below that prefix, or name another server in option "
 						 "\"server\".")));
@@ -214,7 +215,7 @@ no_server_for(const char *bucket, const char *key, List *usable, List *wrong_pre
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("no server that you may use serves \"s3://%s/%s\"", bucket, key),
+			 errmsg("no server that you may use serves \"s3://%s/%s\"", bucket, clean_text(key)),
 			 errdetail("%s", detail),
 			 errhint("Have a server created for the bucket (CREATE SERVER ... FOREIGN DATA "
 					 "WRAPPER %s OPTIONS (bucket %s)), or USAGE on one granted.",

@@ -17,6 +17,7 @@
 
 #include "base/error_codes.h"
 #include "pure/s3_uri.h"
+#include "service/clean_text.h"
 #include "service/file_path.h"
 #include "service/s3.h"
 #include "service/s3_options.h"
@@ -41,7 +42,7 @@ find_server(const char *uri, const char *server, Oid role, S3Uri *parsed)
 	char error[S3_URI_ERROR_SIZE];
 
 	if (!s3_uri_parse(uri, parsed, error, sizeof(error)))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", clean_text(error))));
 	return s3_server_for(parsed->bucket, parsed->key, server, role);
 }
 
@@ -99,14 +100,14 @@ open_file(Source *source, struct stat *status)
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND),
-				 errmsg("could not open file \"%s\": %m", source->key),
+				 errmsg("could not open file \"%s\": %m", clean_text(source->key)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	if (!S_ISREG(status->st_mode))
 	{
 		CloseTransientFile(fd);
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a regular file", source->key),
+				 errmsg("\"%s\" is not a regular file", clean_text(source->key)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	}
 	return fd;
@@ -135,7 +136,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 		if (n < 0 && errno != EINTR)
 			ereport(ERROR,
 					(errcode_for_file_access(),
-					 errmsg("could not read file \"%s\": %m", source->key)));
+					 errmsg("could not read file \"%s\": %m", clean_text(source->key))));
 		if (n == 0)
 			break;
 		if (n > 0)
@@ -148,7 +149,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 	if (!unchanged)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
-				 errmsg("file \"%s\" was changed while it was being read", source->key),
+				 errmsg("file \"%s\" was changed while it was being read", clean_text(source->key)),
 				 errhint("Leave the file alone until the action has ended, and submit it again.")));
 }
 
