@@ -5,7 +5,7 @@
 -- it already would be found by this script.
 DO LANGUAGE plpgsql $$
 DECLARE
-	found record;
+	existing record;
 BEGIN
 	SELECT r.rolname AS owner, r.rolsuper AS is_superuser,
 		coalesce((SELECT pg_catalog.bool_or(a.grantee OPERATOR(pg_catalog.<>) n.nspowner)
@@ -15,17 +15,17 @@ BEGIN
 			WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
 				AND d.refobjid OPERATOR(pg_catalog.=) n.oid
 				AND d.classid OPERATOR(pg_catalog.<>) 'pg_catalog.pg_extension'::pg_catalog.regclass) AS content
-	INTO STRICT found
+	INTO STRICT existing
 	FROM pg_catalog.pg_namespace AS n
 	JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
 	WHERE n.nspname OPERATOR(pg_catalog.=) 'bulk_action';
-	IF NOT found.is_superuser OR found.open_to_others OR found.content IS NOT NULL THEN
+	IF NOT existing.is_superuser OR existing.open_to_others OR existing.content IS NOT NULL THEN
 		RAISE EXCEPTION 'schema "bulk_action" exists already'
 			USING errcode = 'duplicate_schema',
 				detail = CASE
-					WHEN NOT found.is_superuser THEN pg_catalog.format('Its owner, %I, is no superuser.', found.owner)
-					WHEN found.open_to_others THEN 'Others may create objects in it.'
-					ELSE pg_catalog.format('It contains objects: %s, for one.', found.content)
+					WHEN NOT existing.is_superuser THEN pg_catalog.format('Its owner, %I, is no superuser.', existing.owner)
+					WHEN existing.open_to_others THEN 'Others may create objects in it.'
+					ELSE pg_catalog.format('It contains objects: %s, for one.', existing.content)
 				END,
 				hint = 'DROP or rename it; CREATE EXTENSION makes the schema by itself.';
 	END IF;

@@ -136,7 +136,7 @@ jsonb_parse(char *text, Jsonb **result)
 	return true;
 }
 
-/* All settings that there are. */
+/* All settings that there are; the list is allocated from 16 on. */
 static inline struct config_generic **
 compat_settings(int *n)
 {

@@ -93,12 +93,11 @@ action_session_get(int64 action_no)
 	if (session->action != NULL && jobs_read_source(action_no, &source) && source.header != NULL)
 		action_session_set_header(session, source.header, strlen(source.header), source.key_signature);
 	bookkeeping_leave(&books);
+	if (session->action != NULL)
+		spoiled = placeholders_are_left(session->action->submitter.names, session->action->submitter.nsettings);
 	transaction_commit(NULL, false);
 
-	if (session->action == NULL)
-		return NULL;
-	spoiled = placeholders_are_left(session->action->submitter.names, session->action->submitter.nsettings);
-	if (spoiled)
+	if (session->action == NULL || spoiled)
 		return NULL;
 	present = session;
 	return session;

@@ -39,7 +39,7 @@ $node->safe_psql('postgres', <<'SQL');
 CREATE SCHEMA evil;
 GRANT USAGE, CREATE ON SCHEMA evil TO PUBLIC;
 SET ROLE mallory;
-CREATE FUNCTION evil.trap(what text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+CREATE FUNCTION evil.trap(what text) RETURNS boolean LANGUAGE plpgsql AS
   $$ BEGIN PERFORM app.become_another(what); RETURN true; END $$;
 CREATE FUNCTION evil.unnest(anyarray) RETURNS SETOF anyelement LANGUAGE plpgsql AS
   $$ BEGIN PERFORM evil.trap('unnest'); RETURN QUERY SELECT pg_catalog.unnest($1); END $$;
@@ -212,7 +212,7 @@ SQL
 CREATE TABLE app.events (tag text, now_user name, pid int);
 GRANT INSERT ON app.events TO PUBLIC;
 CREATE FUNCTION app.on_event() RETURNS event_trigger LANGUAGE plpgsql AS
-  'BEGIN INSERT INTO app.events SELECT tg_tag, current_user, pg_backend_pid() WHERE current_setting(''application_name'') NOT LIKE ''%.t''; END';
+  'BEGIN IF current_setting(''application_name'') NOT LIKE ''%.t'' THEN INSERT INTO app.events VALUES (tg_tag, current_user, pg_backend_pid()); END IF; END';
 CREATE EVENT TRIGGER at_start ON ddl_command_start EXECUTE FUNCTION app.on_event();
 CREATE EVENT TRIGGER at_end ON ddl_command_end EXECUTE FUNCTION app.on_event();
 CREATE EVENT TRIGGER at_drop ON sql_drop EXECUTE FUNCTION app.on_event();
