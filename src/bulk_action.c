@@ -15,6 +15,7 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 
+#include "api/submit_settings.h"
 #include "base/compat.h"
 #include "base/injection.h"
 #include "process/background.h"
@@ -104,6 +105,11 @@ define_settings(void)
 							   NULL,
 							   &bulk_action_admin_role, "", PGC_SUSET, 0,
 							   NULL, NULL, NULL);
+	DefineCustomStringVariable("bulk_action.captured_settings",
+							   "Settings of a session that submits, under which the rows are applied.",
+							   "Their values are kept with the action.",
+							   &bulk_action_captured_settings, CAPTURED_SETTINGS_DEFAULT, PGC_SIGHUP,
+							   GUC_LIST_INPUT, submit_settings_check, NULL, NULL);
 	MarkGUCPrefixReserved("bulk_action");
 }
 

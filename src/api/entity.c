@@ -44,6 +44,7 @@
 #include "base/compat.h"
 #include "pure/error_report.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "stage/permission.h"
 
 BULK_ACTION_FUNCTION(bulk_action_register_entity);
@@ -153,7 +154,7 @@ column_missing(Relation target, const char *name)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
-			 errmsg("column \"%s\" of relation \"%s\" does not exist", name,
+			 errmsg("column \"%s\" of relation \"%s\" does not exist", clean_text(name),
 					RelationGetRelationName(target)),
 			 errdetail("Names are compared as they are, upper and lower case included."),
 			 near != NULL ?

@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 
 #include "api/option_rules.h"
+#include "service/clean_text.h"
 #include "service/near_match.h"
 
 /* One error for every bad value. */
@@ -24,7 +25,7 @@ option_refuse(const char *name, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-			 errmsg("invalid value for option \"%s\"", name), errdetail("%s", detail),
+			 errmsg("invalid value for option \"%s\"", name), errdetail("%s", clean_text(detail)),
 			 errhint("%s", hint)));
 }
 
@@ -82,7 +83,7 @@ rule_find(const OptionRule *rules, int nrules, const char *name, Oid catalog, co
 	}
 
 	ereport(ERROR,
-			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", name),
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", clean_text(name)),
 			 valid.len > 0 ?
 				 errdetail("The options here are: %s.", valid.data) :
 				 errdetail("There are no options here."),

@@ -18,6 +18,7 @@
 #include "api/option_rules.h"
 #include "base/compat.h"
 #include "pure/s3_uri.h"
+#include "service/clean_text.h"
 #include "service/s3_options.h"
 
 BULK_ACTION_FUNCTION(bulk_action_s3_validator);
@@ -126,7 +127,7 @@ check_server_options(List *options)
 	if (!endpoint.tls && !option_is_true(options, "allow_http"))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("endpoint \"%s\" is not encrypted", text),
+				 errmsg("endpoint \"%s\" is not encrypted", clean_text(text)),
 				 errdetail("Without TLS, data and session tokens can be read on their way."),
 				 errhint("Use an https:// endpoint, or add the option allow_http 'true'.")));
 

@@ -38,6 +38,7 @@
 #include "base/injection.h"
 #include "pure/s3_uri.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "service/file_path.h"
 #include "service/https_options.h"
 #include "service/s3_options.h"
@@ -258,7 +259,7 @@ find_by_key(const Submission *submission, pg_uuid_t *id)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("idempotency key \"%s\" belongs to another bulk action",
-						submission->idempotency_key),
+						clean_text(submission->idempotency_key)),
 				 errdetail("What differs: %s.", different.data),
 				 errhint("Repeat the submission exactly to get its id again, or use a new key for "
 						 "a new one.")));
@@ -275,7 +276,7 @@ check_same(const Submission *submission, const char *name, const char *parent, c
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s differs from that of parent action \"%s\"", name,
 						action_id_text(submission->parent_id)),
-				 errdetail("It is \"%s\"; that of the parent is \"%s\".", own, parent),
+				 errdetail("It is \"%s\"; that of the parent is \"%s\".", clean_text(own), clean_text(parent)),
 				 errhint("The parent is the action whose error report is submitted: give the same "
 						 "entity_type and account_id as there, or no parent_id.")));
 }
@@ -328,7 +329,7 @@ check_s3_source(Submission *submission)
 	if (!s3_uri_parse(submission->source, &uri, error, sizeof(error)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid source URI \"%s\"", submission->source),
+				 errmsg("invalid source URI \"%s\"", clean_text(submission->source)),
 				 errdetail("%c%s.", pg_toupper(error[0]), error + 1),
 				 errhint("Write it like s3://bucket/directory/contacts.csv")));
 	submission->server =
@@ -370,10 +371,10 @@ check_source(Submission *submission)
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unsupported source URI"),
-				 source[scheme] == ':' && scheme <= 16 ? errdetail("Its scheme is \"%.*s\"; the "
+				 source[scheme] == ':' && scheme <= 16 ? errdetail("Its scheme is \"%s\"; the "
 																   "supported ones are \"s3\", "
 																   "\"https\" and \"file\".",
-																   (int) scheme, source) :
+																   clean_text(pnstrdup(source, scheme))) :
 														 errdetail("It has no scheme; the "
 																   "supported ones are \"s3\", "
 																   "\"https\" and \"file\"."),

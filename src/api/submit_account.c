@@ -12,6 +12,7 @@
 
 #include "api/submit_account.h"
 #include "service/account_claim.h"
+#include "service/clean_text.h"
 
 #define MAX_ACCOUNT_BYTES 255 /* as of the argument */
 
@@ -21,7 +22,7 @@ claimed_account(const AccountClaim *claim, char *given)
 	if (given != NULL && strcmp(given, claim->account) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for account \"%s\"", given),
+				 errmsg("permission denied for account \"%s\"", clean_text(given)),
 				 errdetail("The claims of this session name another account (bulk_action.account_claim is \"%s\").",
 						   bulk_action_account_claim),
 				 errhint("Leave account_id out to submit for the account of your claims.")));

@@ -36,6 +36,7 @@
 #include "base/compat.h"
 #include "base/error_codes.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "service/visibility.h"
 
 BULK_ACTION_FUNCTION(bulk_action_wait);
@@ -230,9 +231,9 @@ tell_end(const pg_uuid_t *id, const Look *found)
 							 MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]) :
 							 ERRCODE_WARNING),
 				 errmsg("bulk action \"%s\" failed: %s", action_id_text(id),
-						found->error_message != NULL ? found->error_message : "no reason recorded"),
-				 found->error_detail != NULL ? errdetail("%s", found->error_detail) : 0,
-				 found->error_hint != NULL ? errhint("%s", found->error_hint) : 0));
+						found->error_message != NULL ? clean_text(found->error_message) : "no reason recorded"),
+				 found->error_detail != NULL ? errdetail("%s", clean_text(found->error_detail)) : 0,
+				 found->error_hint != NULL ? errhint("%s", clean_text(found->error_hint)) : 0));
 	}
 }
 

@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 
 #include "base/compat.h"
+#include "service/clean_text.h"
 #include "service/foreign_servers.h"
 #include "service/near_match.h"
 
@@ -105,19 +106,19 @@ server_named(const Wrapper *wrapper, const char *name, Oid user)
 		foreach(cell, servers_usable(wrapper, user))
 			near_match_offer(&match, ((ForeignServer *) lfirst(cell))->servername);
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", name),
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", clean_text(name)),
 				 errdetail("%s are read through a server of foreign-data wrapper \"%s\".", wrapper->sources,
 						   wrapper->name),
 				 match.best != NULL ?
 					 errhint("Perhaps you meant \"%s\".", match.best) :
 					 errhint("CREATE SERVER %s FOREIGN DATA WRAPPER %s OPTIONS (...)",
-							 quote_identifier(name), wrapper->name)));
+							 clean_text(quote_identifier(name)), wrapper->name)));
 	}
 
 	if (server->fdwid != get_foreign_data_wrapper_oid(wrapper->name, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("server \"%s\" is not a %s", name, wrapper->server),
+				 errmsg("server \"%s\" is not a %s", clean_text(name), wrapper->server),
 				 errdetail("It belongs to another foreign-data wrapper than \"%s\".",
 						   wrapper->name),
 				 errhint("Name a server of foreign-data wrapper \"%s\".", wrapper->name)));
@@ -125,10 +126,10 @@ server_named(const Wrapper *wrapper, const char *name, Oid user)
 	if (server_aclcheck(server->serverid, user, ACL_USAGE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for foreign server %s", name),
+				 errmsg("permission denied for foreign server %s", clean_text(name)),
 				 errdetail("Role \"%s\" lacks USAGE on it, which is the right to read %s.",
 						   GetUserNameFromId(user, false), wrapper->object),
-				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s.", quote_identifier(name),
+				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s.", clean_text(quote_identifier(name)),
 						 quote_identifier(GetUserNameFromId(user, false)))));
 	return server;
 }

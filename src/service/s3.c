@@ -13,6 +13,7 @@
 #include "mb/pg_wchar.h"
 #include "pure/s3_uri.h"
 #include "pure/sigv4.h"
+#include "service/clean_text.h"
 #include "service/s3.h"
 #include "utils/memutils.h"
 
@@ -45,11 +46,11 @@ parse_endpoint(const S3Config *config, S3Endpoint *endpoint)
 	if (!s3_endpoint_parse(url, endpoint, problem, sizeof(problem)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid S3 endpoint \"%s\": %s", url, problem)));
+				 errmsg("invalid S3 endpoint \"%s\": %s", clean_text(url), problem)));
 	if (!endpoint->tls && !config->allow_http)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_HTTP_REFUSED),
-				 errmsg("S3 endpoint \"%s\" is not encrypted", url),
+				 errmsg("S3 endpoint \"%s\" is not encrypted", clean_text(url)),
 				 errhint("Use an https endpoint, or set the option \"allow_http\" of the "
 						 "foreign server.")));
 }
@@ -133,7 +134,7 @@ s3_open(MemoryContext parent, const S3Config *config, const char *key)
 	RemoteObject *object;
 
 	parse_endpoint(config, &endpoint);
-	address.uri = psprintf("s3://%s/%s", config->bucket, key);
+	address.uri = psprintf("s3://%s/%s", config->bucket, clean_text(key));
 	check_prefix(config, address.uri, key);
 	build_target(config, &endpoint, address.uri, key, target);
 	address.scheme = endpoint.tls ? "https" : "http";

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "service/clean_text.h"
 #include "service/foreign_servers.h"
 #include "service/s3_options.h"
 
@@ -52,7 +53,7 @@ check_serves(ForeignServer *server, const char *bucket, const char *key)
 	if (!has_prefix(key, prefix))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("server \"%s\" does not serve key \"%s\"", server->servername, key),
+				 errmsg("server \"%s\" does not serve key \"%s\"", server->servername, clean_text(key)),
 				 errdetail("Keys must begin with \"%s\", its option \"prefix\".", prefix),
 				 errhint("Put the object below that prefix, or name another server in option "
 						 "\"server\".")));
@@ -92,7 +93,7 @@ no_server_for(const char *bucket, const char *key, List *usable, List *wrong_pre
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("no server that you may use serves \"s3://%s/%s\"", bucket, key),
+			 errmsg("no server that you may use serves \"s3://%s/%s\"", bucket, clean_text(key)),
 			 errdetail("%s", detail),
 			 errhint("Have a server created for the bucket (CREATE SERVER ... FOREIGN DATA "
 					 "WRAPPER %s OPTIONS (bucket %s)), or USAGE on one granted.",

@@ -19,6 +19,7 @@
 #include "base/error_codes.h"
 #include "pure/https_url.h"
 #include "pure/s3_uri.h"
+#include "service/clean_text.h"
 #include "service/file_path.h"
 #include "service/https_options.h"
 #include "service/s3.h"
@@ -60,7 +61,7 @@ find_s3_server(const SourceAddress *address, Oid role, S3Uri *parsed)
 	char error[S3_URI_ERROR_SIZE];
 
 	if (!s3_uri_parse(address->uri, parsed, error, sizeof(error)))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", clean_text(error))));
 	return s3_server_for(parsed->bucket, parsed->key, address->server, role);
 }
 
@@ -121,14 +122,14 @@ open_file(Source *source, struct stat *status)
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND),
-				 errmsg("could not open file \"%s\": %m", source->path),
+				 errmsg("could not open file \"%s\": %m", clean_text(source->path)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	if (!S_ISREG(status->st_mode))
 	{
 		CloseTransientFile(fd);
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a regular file", source->path),
+				 errmsg("\"%s\" is not a regular file", clean_text(source->path)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	}
 	return fd;
@@ -157,7 +158,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 		if (n < 0 && errno != EINTR)
 			ereport(ERROR,
 					(errcode_for_file_access(),
-					 errmsg("could not read file \"%s\": %m", source->path)));
+					 errmsg("could not read file \"%s\": %m", clean_text(source->path))));
 		if (n == 0)
 			break;
 		if (n > 0)
@@ -170,7 +171,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 	if (!unchanged)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
-				 errmsg("file \"%s\" was changed while it was being read", source->path),
+				 errmsg("file \"%s\" was changed while it was being read", clean_text(source->path)),
 				 errhint("Leave the file alone until the action has ended, and submit it again.")));
 }
 

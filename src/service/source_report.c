@@ -17,8 +17,8 @@
 #include "postgres.h"
 
 #include "base/error_codes.h"
-#include "mb/pg_wchar.h"
 #include "pure/s3_error.h"
+#include "service/clean_text.h"
 #include "service/source_report.h"
 
 #define HINT_TLS_VERIFY \
@@ -209,24 +209,6 @@ hint_of_sqlstate(SourceKind kind, int sqlstate)
 	return NULL;
 }
 
-/* Text in UTF-8, or in nothing at all, for a message. */
-static const char *
-to_message(const char *text)
-{
-	char *copy;
-
-	if (GetDatabaseEncoding() == PG_UTF8 &&
-		pg_verify_mbstr(PG_UTF8, text, (int) strlen(text), true))
-		return text;
-	copy = pstrdup(text);
-	for (char *c = copy; *c != '\0'; c++)
-	{
-		if (IS_HIGHBIT_SET(*c))
-			*c = '?';
-	}
-	return copy;
-}
-
 bool
 source_is_transient(const HttpResponse *response)
 {
@@ -266,18 +248,18 @@ report_answer(SourceKind kind, const char *uri, const HttpResponse *response)
 	if (kind == SOURCE_S3 && sqlstate == ERRCODE_BULK_ACTION_S3_REDIRECT && response->bucket_region[0] != '\0')
 		hint = psprintf("The bucket is in region \"%s\": set the option \"region\" of the foreign "
 						"server, and \"endpoint\" if it has one.",
-						response->bucket_region);
+						clean_text(response->bucket_region));
 
 	snprintf(status, sizeof(status), "%sHTTP status %d",
 			 response->status < 300 ? "unexpected " : "", response->status);
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("could not read \"%s\": %s", uri,
-					error.code[0] != '\0' ? to_message(error.code) : status),
+					error.code[0] != '\0' ? clean_text(error.code) : status),
 			 errdetail("HTTP status %d, request id %s.%s%s", response->status,
-					   request_id[0] != '\0' ? to_message(request_id) : "unknown",
+					   request_id[0] != '\0' ? clean_text(request_id) : "unknown",
 					   error.message[0] != '\0' ? " S3 says: " : "",
-					   to_message(error.message)),
+					   clean_text(error.message)),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
@@ -295,7 +277,7 @@ source_report_error(SourceKind kind, const char *uri, const HttpResponse *respon
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("could not read \"%s\": %s", uri, failure_reason(response->failure)),
-			 errdetail("%s.", to_message(response->failure_text)),
+			 errdetail("%s.", clean_text(response->failure_text)),
 			 hint != NULL ? errhint("%s", hint) : 0));
 	pg_unreachable();
 }

@@ -6,6 +6,7 @@
 
 #include "lib/stringinfo.h"
 
+#include "service/clean_text.h"
 #include "stage/action_type.h"
 
 const char *const action_types[] = {"bulk_update", NULL};
@@ -24,7 +25,7 @@ action_type_check(const char *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("action type \"%s\" does not exist", name),
+			 errmsg("action type \"%s\" does not exist", clean_text(name)),
 			 errdetail("The action types are: %s.", list.data),
 			 errhint("Use \"%s\", or leave the argument out.", action_types[0])));
 }

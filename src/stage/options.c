@@ -13,6 +13,7 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "service/clean_text.h"
 #include "service/near_match.h"
 #include "stage/options.h"
 
@@ -80,7 +81,7 @@ rule_find(const char *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" does not exist", name),
+			 errmsg("bulk action option \"%s\" does not exist", clean_text(name)),
 			 errdetail("The options are: %s.", valid.data),
 			 match.best != NULL ?
 				 errhint("Perhaps you meant \"%s\".", match.best) :
@@ -105,7 +106,7 @@ find_word(const OptionRule *rule, const char *value)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" must not be \"%s\"", rule->name, value),
+			 errmsg("bulk action option \"%s\" must not be \"%s\"", rule->name, clean_text(value)),
 			 errdetail("It can be: %s.", valid.data),
 			 match.best != NULL ? errhint("Perhaps you meant \"%s\".", match.best) :
 								  errhint("Leave it out to have \"%s\".", rule->words[0])));
@@ -155,7 +156,7 @@ read_max_errors(const OptionRule *rule, const JsonbValue *value, ErrorBudget *bu
 		given = pstrdup(type_name(value->type));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" must not be %s", rule->name, given),
+			 errmsg("bulk action option \"%s\" must not be %s", rule->name, clean_text(given)),
 			 errdetail("It can be a whole number of rows from 0, or a share of the rows like \"5%%\" or "
 					   "\"0.25%%\", up to \"100%%\" and with at most four decimals."),
 			 errhint("Leave it out to have %d.", MAX_ERRORS_DEFAULT)));

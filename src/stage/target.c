@@ -35,6 +35,7 @@
 #include "base/compat.h"
 #include "pure/error_report.h"
 #include "pure/lane_assignment.h"
+#include "service/clean_text.h"
 #include "service/transaction.h"
 #include "stage/target.h"
 
@@ -230,15 +231,15 @@ map_header(const Action *action, Target *target, Relation rel, const CsvField *h
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 name[0] == '\0'   ? errmsg("field %d of the header is empty", f + 1) :
-					 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", name,
+					 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", clean_text(name),
 												target->qualified_name) :
-										 errmsg("column \"%s\" of the header may not be set", name),
+										 errmsg("column \"%s\" of the header may not be set", clean_text(name)),
 					 errhint("The header may have these columns: %s.", list_allowed(action, desc))));
 		for (int other = 0; other < f; other++)
 			if (target->columns[other].attnum == attribute->attnum)
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_COLUMN),
-						 errmsg("column \"%s\" appears twice in the header", name),
+						 errmsg("column \"%s\" appears twice in the header", clean_text(name)),
 						 errdetail("Fields %d and %d have this name.", other + 1, f + 1),
 						 errhint("Remove or rename one of them.")));
 		describe_column(&target->columns[f], attribute);

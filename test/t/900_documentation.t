@@ -1,6 +1,7 @@
 # The reference says what there is, all of it and nothing else: settings, functions, views and their
 # columns, options of servers and user mappings, SQLSTATEs of the extension's own class. And whatever
-# a user can see in the catalogs has a comment there. Of faults, docs/failures.md names tests that exist.
+# a user can see in the catalogs has a comment there. Of faults, docs/failures.md names
+# tests that exist, of threats SECURITY.md.
 use strict;
 use warnings;
 
@@ -89,5 +90,16 @@ is_deeply(\@without, [], 'each has a test');
 my %named = map { $_ => 1 } $failures =~ /`(\d{3}_\w+\.t)`/g;
 is_deeply([ grep { !-e "$top/test/t/$_" } sort keys %named ], [], 'which exists');
 is_deeply([ grep { $_ ne 'BA408' && $failures !~ /`$_`/ } @codes ], [], 'codes that actions end with are among the faults');
+
+# Threats likewise. What stands in a comment waits for its test.
+my $threats = read_file("$top/SECURITY.md");
+my @waiting = map { /`(\d{3}_\w+\.t)`/g } $threats =~ /<!--(.*?)-->/gs;
+is_deeply([ grep { -e "$top/test/t/$_" } @waiting ], [], 'no threat waits for a test that is there');
+$threats =~ s/<!--.*?-->//gs;
+my ($table) = $threats =~ /^## Threats\n(.*?)^## /ms;
+my @threats = grep { /^\|/ && !/^\| who \|/ && !/^\|(?:---\|)+$/ } split /\n/, $table;
+cmp_ok(scalar @threats, '>', 20, 'there are threats');
+is_deeply([ grep { !/^(?:\|[^|]+){3}\|(?: `\d{3}_\w+\.t`,?)+ \|\z/ } @threats ], [], 'each says who, what, what stops it and a test');
+is_deeply([ grep { !-e "$top/test/t/$_" } $threats =~ /`(\d{3}_\w+\.t)`/g ], [], 'which exists');
 
 done_testing();
