@@ -3,11 +3,11 @@
 --   psql -v role=crm_app -v server=uploads -f application-role.sql
 --
 -- Run it as superuser, in the database that has the extension; the foreign server (see s3.sql), the
--- role and the table public.contacts are there already. Replace the table and its columns by yours.
+-- role and the table public.contacts, registered as the entity contact, are there already. Replace the table and its columns by yours.
 \set ON_ERROR_STOP on
 
--- See the views, and call what an application calls. Registering entities and purging are left to
--- the owner of the tables; in the views every role sees its own actions only.
+-- See the views, and call what an application calls. Registering entities, granting and purging are left
+-- to the owner of the tables; in the views every role sees its own actions only.
 GRANT USAGE ON SCHEMA bulk_action TO :"role";
 GRANT EXECUTE ON FUNCTION
     bulk_action.bulk_action_submit(text, text, text, jsonb, jsonb, text, text, text, uuid),
@@ -24,6 +24,9 @@ GRANT EXECUTE ON PROCEDURE bulk_action.bulk_action_wait(uuid, interval) TO :"rol
 -- columns that its files may set. Row-level security applies as well.
 GRANT USAGE ON SCHEMA public TO :"role";
 GRANT SELECT (id), UPDATE (first_name, last_name, phone) ON public.contacts TO :"role";
+
+-- That gate stands before it: who may run what on the entity. (As the owner of the table, or superuser.)
+SELECT bulk_action.bulk_action_grant('contact', :'role', ARRAY['bulk_update']);
 
 -- The right to read the bucket. Whose credentials are used is a matter of user mappings:
 -- CREATE USER MAPPING FOR crm_app SERVER uploads OPTIONS (access_key_id '...', secret_access_key '...');

@@ -42,8 +42,9 @@ FROM pg_depend AS d
 WHERE d.refclassid = 'pg_extension'::regclass
 	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bulk_action')
 	AND d.deptype = 'e'
-	AND (d.classid IN ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_foreign_data_wrapper'::regclass)
-		OR d.objid IN (SELECT oid FROM pg_class WHERE relkind = 'v'))
+	AND (d.classid IN ('pg_proc'::regclass, 'pg_foreign_data_wrapper'::regclass)
+		OR d.objid IN (SELECT oid FROM pg_class WHERE relkind = 'v')
+		OR d.objid IN (SELECT oid FROM pg_type WHERE typtype <> 'c' AND typcategory <> 'A')) -- those of tables and arrays are members from 17 on
 	AND obj_description(d.objid, d.classid::regclass::text) IS NULL
 ORDER BY 1, 2;
 

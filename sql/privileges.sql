@@ -60,6 +60,7 @@ BEGIN
 END
 $$;
 CALL grant_and_try('SELECT');
+CALL grant_and_try($$SELECT bulk_action_grant('contact', 'regress_ba_web')$$);
 CALL grant_and_try('GRANT USAGE ON SCHEMA ba_crm TO regress_ba_web');
 CALL grant_and_try('GRANT SELECT (id) ON ba_crm.contacts TO regress_ba_web');
 CALL grant_and_try('GRANT SELECT (tenant) ON ba_crm.contacts TO regress_ba_web');

@@ -15,16 +15,20 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 
+#include "api/submit_settings.h"
 #include "base/compat.h"
 #include "base/injection.h"
 #include "process/background.h"
 #include "process/ddl_hook.h"
+#include "service/account_claim.h"
 #include "service/board.h"
+#include "service/visibility.h"
 
 PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
+bool  bulk_action_enabled = true;
 int   bulk_action_max_workers = 4;
 int   bulk_action_max_queued_chunks = 128;
 int   bulk_action_max_attempts = 10;
@@ -55,6 +59,10 @@ startup_shmem(void)
 static void
 define_settings(void)
 {
+	DefineCustomBoolVariable("bulk_action.enabled",
+							 "Whether bulk actions are carried out.",
+							 "While it is off they are taken in and wait.",
+							 &bulk_action_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("bulk_action.max_workers",
 							"Workers that apply bulk actions at once, in all databases together.",
 							"Each takes one slot of max_worker_processes.",
@@ -87,6 +95,21 @@ define_settings(void)
 							   NULL,
 							   &bulk_action_file_root, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
+	DefineCustomStringVariable("bulk_action.account_claim",
+							   "Claim in request.jwt.claims that names the account of a session; empty: none does.",
+							   "A path is written as names with commas between them.",
+							   &bulk_action_account_claim, "", PGC_SUSET, 0,
+							   account_claim_check_setting, NULL, NULL);
+	DefineCustomStringVariable("bulk_action.admin_role",
+							   "Role whose members see and control the actions of all; empty: only superusers do.",
+							   NULL,
+							   &bulk_action_admin_role, "", PGC_SUSET, 0,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("bulk_action.captured_settings",
+							   "Settings of a session that submits, under which the rows are applied.",
+							   "Their values are kept with the action.",
+							   &bulk_action_captured_settings, CAPTURED_SETTINGS_DEFAULT, PGC_SIGHUP,
+							   GUC_LIST_INPUT, submit_settings_check, NULL, NULL);
 	MarkGUCPrefixReserved("bulk_action");
 }
 

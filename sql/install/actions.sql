@@ -9,6 +9,7 @@ CREATE TABLE bulk_action_internal.actions (
 	metadata jsonb NOT NULL,
 	options jsonb NOT NULL,
 	source text NOT NULL,
+	source_query text,
 	server name,
 	trace_id text,
 	idempotency_key text,
@@ -22,6 +23,7 @@ CREATE TABLE bulk_action_internal.actions (
 	target_name name NOT NULL,
 	key_columns name[] NOT NULL,
 	update_columns name[],
+	origin text NOT NULL DEFAULT bulk_action_internal.this_database(),
 	state text NOT NULL DEFAULT 'queued'
 		CHECK (state IN ('queued', 'running', 'paused', 'completed', 'cancelled', 'failed')),
 	stream_position bigint,
@@ -35,9 +37,13 @@ CREATE TABLE bulk_action_internal.actions (
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE bulk_action_internal.actions IS 'one row per submitted action';
 COMMENT ON COLUMN bulk_action_internal.actions.action_no IS 'order of submission, and the short key of the internal tables';
+COMMENT ON COLUMN bulk_action_internal.actions.source_query IS
+	'what source has ?... for: the query of a URL, a credential; forgotten when the file will not be read any more';
 COMMENT ON COLUMN bulk_action_internal.actions.parent_id IS
 	'the action whose error report the file is; no reference, because that may be purged before this one';
 COMMENT ON COLUMN bulk_action_internal.actions.settings IS 'what was captured at submit: name, value, name, value ...';
+COMMENT ON COLUMN bulk_action_internal.actions.origin IS
+	'database that it was submitted in, or that has adopted it; a copy of that database leaves it alone';
 COMMENT ON COLUMN bulk_action_internal.actions.stream_position IS
 	'place in the stream (account, entity), given by the coordinator when it first sees the action committed, or retried';
 CREATE UNIQUE INDEX actions_idempotency ON bulk_action_internal.actions
@@ -59,7 +65,7 @@ COMMENT ON TABLE bulk_action_internal.forgotten IS
 CREATE TABLE bulk_action_internal.events (
 	event_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	action_no bigint NOT NULL,
-	kind text NOT NULL CHECK (kind IN ('cancel', 'pause', 'resume', 'retry', 'failed', 'trouble')),
+	kind text NOT NULL CHECK (kind IN ('cancel', 'pause', 'resume', 'retry', 'adopt', 'failed', 'trouble')),
 	options jsonb,
 	error_code text,
 	error_message text,
@@ -70,7 +76,7 @@ CREATE TABLE bulk_action_internal.events (
 );
 COMMENT ON TABLE bulk_action_internal.events IS 'requests of callers and reports of workers, until the coordinator has acted on them';
 COMMENT ON COLUMN bulk_action_internal.events.kind IS
-	'cancel, pause, resume, retry: asked for by a caller; failed, trouble: reported by a worker, to end or to pause the action';
+	'cancel, pause, resume, retry, adopt: asked for by a caller; failed, trouble: reported by a worker, to end or to pause the action';
 COMMENT ON COLUMN bulk_action_internal.events.options IS 'with retry: options of the action that change';
 
 -- Counts of an action, written by the coordinator about once a second and, exact, when it ends.

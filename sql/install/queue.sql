@@ -25,7 +25,7 @@ COMMENT ON COLUMN bulk_action_internal.sources.in_skipped_line IS
 COMMENT ON COLUMN bulk_action_internal.sources.scanning IS
 	'the file is read for the first time, for its keys only; next_* say how far';
 COMMENT ON COLUMN bulk_action_internal.sources.rows_read IS
-	'sum over the segments, like parse_errors, for what has to know it often';
+	'sum over the segments, like parse_errors, for what has to know it often; while scanning, rows seen';
 COMMENT ON COLUMN bulk_action_internal.sources.key_signature IS
 	'how the target compared keys when the first segment was read: operator family/type/collation of each';
 COMMENT ON COLUMN bulk_action_internal.sources.lane_chunks IS 'chunks written so far, per lane; its length is the number of lanes';

@@ -63,7 +63,7 @@ CROSS JOIN LATERAL (
 COMMENT ON VIEW bulk_action_internal.counts IS 'live counts of every action that has not ended';
 
 -- What the public views are made of: the caller's actions with live counts, or with the final ones.
--- A caller sees an action if he has the privileges of the role that submitted it.
+-- Which they are, may_see says (visibility.sql).
 CREATE VIEW bulk_action_internal.action_statistics WITH (security_barrier) AS
 SELECT
 	a.id AS action_id,
@@ -107,7 +107,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
 	SELECT coalesce(a.finished_at, pg_catalog.clock_timestamp()) - a.started_at AS running
 ) AS t
-WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+WHERE bulk_action_internal.may_see(a.submitted_role, a.account_id);
 COMMENT ON VIEW bulk_action_internal.action_statistics IS 'the caller''s actions with their counts';
 
 CREATE VIEW bulk_action.bulk_actions WITH (security_barrier) AS
@@ -132,7 +132,7 @@ SELECT
 	a.error_detail,
 	a.error_hint
 FROM bulk_action_internal.actions AS a
-WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+WHERE bulk_action_internal.may_see(a.submitted_role, a.account_id);
 COMMENT ON VIEW bulk_action.bulk_actions IS 'the caller''s bulk actions';
 COMMENT ON COLUMN bulk_action.bulk_actions.id IS 'what bulk_action_submit returned';
 COMMENT ON COLUMN bulk_action.bulk_actions.action_type IS 'what is done with each row: bulk_update, bulk_insert, bulk_upsert or bulk_delete';
@@ -141,7 +141,7 @@ COMMENT ON COLUMN bulk_action.bulk_actions.account_id IS
 	'account of the action; actions of one account on one entity run one after the other';
 COMMENT ON COLUMN bulk_action.bulk_actions.metadata IS 'the caller''s own notes, untouched';
 COMMENT ON COLUMN bulk_action.bulk_actions.state IS 'queued, running, paused, completed, cancelled or failed';
-COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file';
+COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file; ?... stands for the query of a URL';
 COMMENT ON COLUMN bulk_action.bulk_actions.options IS 'options given at submit';
 COMMENT ON COLUMN bulk_action.bulk_actions.trace_id IS 'the caller''s id for tracing, repeated in logs and statistics';
 COMMENT ON COLUMN bulk_action.bulk_actions.idempotency_key IS 'submitting again with the same key returns the same action';
@@ -177,7 +177,7 @@ SELECT
 	) AS metadata
 FROM bulk_action_internal.stats AS s
 JOIN bulk_action_internal.actions AS a ON a.action_no = s.action_no
-WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+WHERE bulk_action_internal.may_see(a.submitted_role, a.account_id);
 COMMENT ON VIEW bulk_action.bulk_action_stats IS
 	'counts per action as last recorded: about once a second while it runs, exact once it has ended';
 COMMENT ON COLUMN bulk_action.bulk_action_stats.id IS 'a number; actions submitted later have a greater one';
@@ -197,7 +197,7 @@ SELECT
 	e.record
 FROM bulk_action_internal.errors AS e
 JOIN bulk_action_internal.actions AS a ON a.action_no = e.action_no
-WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+WHERE bulk_action_internal.may_see(a.submitted_role, a.account_id);
 COMMENT ON VIEW bulk_action.bulk_action_errors IS 'one row per row of a file that failed';
 COMMENT ON COLUMN bulk_action.bulk_action_errors.action_id IS 'id of the action';
 COMMENT ON COLUMN bulk_action.bulk_action_errors.line IS 'line of the file at which the row begins; the first line is 1';
@@ -214,7 +214,7 @@ SELECT
 	s.record
 FROM bulk_action_internal.superseded AS s
 JOIN bulk_action_internal.actions AS a ON a.action_no = s.action_no
-WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+WHERE bulk_action_internal.may_see(a.submitted_role, a.account_id);
 COMMENT ON VIEW bulk_action.bulk_action_superseded_rows IS
 	'one row per row of a file that was not applied because another row of the file has the same key';
 COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.action_id IS 'id of the action';
@@ -239,7 +239,7 @@ SELECT
 FROM bulk_action_internal.dead_letters AS d
 JOIN bulk_action_internal.actions AS a ON a.action_no = d.action_no
 JOIN bulk_action_internal.sources AS source ON source.action_no = d.action_no
-WHERE pg_catalog.pg_has_role(a.submitted_role, 'USAGE');
+WHERE bulk_action_internal.may_see(a.submitted_role, a.account_id);
 COMMENT ON VIEW bulk_action.bulk_action_dead_letters IS
 	'chunks that crash the server; their rows count as unprocessed';
 COMMENT ON COLUMN bulk_action.bulk_action_dead_letters.action_id IS 'id of the action';
@@ -282,4 +282,4 @@ COMMENT ON COLUMN bulk_action.bulk_action_progress.rows_per_second IS 'mean sinc
 COMMENT ON COLUMN bulk_action.bulk_action_progress.eta IS 'time left at this pace';
 COMMENT ON COLUMN bulk_action.bulk_action_progress.total IS 'rows read from the file so far';
 COMMENT ON COLUMN bulk_action.bulk_action_progress.failed IS 'rows that failed so far';
-COMMENT ON COLUMN bulk_action.bulk_action_progress.source IS 'URI of the file';
+COMMENT ON COLUMN bulk_action.bulk_action_progress.source IS 'URI of the file; ?... stands for the query of a URL';

@@ -21,8 +21,7 @@ action_unknown(const pg_uuid_t *id)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("bulk action \"%s\" does not exist", action_id_text(id)),
-			 errdetail("There is no such action, or it was submitted by a role whose privileges "
-					   "you do not have."),
+			 errdetail("There is no such action, or it is not one that you may see."),
 			 errhint("The view bulk_action.bulk_actions lists your actions.")));
 	pg_unreachable();
 }

@@ -18,7 +18,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -28,6 +27,7 @@
 #include "api/action_id.h"
 #include "base/compat.h"
 #include "service/bookkeeping.h"
+#include "service/visibility.h"
 #include "service/wake.h"
 #include "stage/jobs.h"
 #include "stage/options.h"
@@ -39,9 +39,11 @@ BULK_ACTION_FUNCTION(bulk_action_retry);
 BULK_ACTION_FUNCTION(bulk_action_purge);
 
 static Statement action_read = {
-	.sql = "SELECT a.action_no, a.submitted_role, a.state, a.options, (SELECT e.kind"
+	.sql = "SELECT a.action_no, a.submitted_role, a.account_id, a.state, a.options, (SELECT e.kind"
 		   " FROM bulk_action_internal.events AS e WHERE e.action_no = a.action_no"
-		   " AND e.kind IN ('cancel', 'pause', 'resume', 'retry') ORDER BY e.event_no DESC LIMIT 1)"
+		   " AND e.kind IN ('cancel', 'pause', 'resume', 'retry') ORDER BY e.event_no DESC LIMIT 1),"
+		   " a.origin <> bulk_action_internal.this_database() AND NOT EXISTS (SELECT"
+		   "  FROM bulk_action_internal.events AS e WHERE e.action_no = a.action_no AND e.kind = 'adopt')"
 		   " FROM bulk_action_internal.actions AS a WHERE a.id = $1",
 	.argtypes = {UUIDOID, InvalidOid},
 };
@@ -58,6 +60,7 @@ typedef struct Standing
 	char  *state;
 	Jsonb *options;
 	char  *pending; /* the last request that has not been acted upon; NULL: none */
+	bool   copied;  /* it belongs to the database that this one was copied from */
 } Standing;
 
 static bool
@@ -79,12 +82,13 @@ read_standing(const pg_uuid_t *id, Oid user, Standing *standing)
 	Datum values[1] = {UUIDPGetDatum(id)};
 
 	if (statement_run(&action_read, values, NULL) == 0 ||
-		!has_privs_of_role(user, DatumGetObjectId(statement_value(0, 2, NULL))))
+		!visibility_may_see(user, DatumGetObjectId(statement_value(0, 2, NULL)), statement_value(0, 3, NULL)))
 		action_unknown(id);
 	standing->action_no = DatumGetInt64(statement_value(0, 1, NULL));
-	standing->state = statement_text(0, 3);
-	standing->options = DatumGetJsonbPCopy(statement_value(0, 4, NULL));
-	standing->pending = statement_text(0, 5);
+	standing->state = statement_text(0, 4);
+	standing->options = DatumGetJsonbPCopy(statement_value(0, 5, NULL));
+	standing->pending = statement_text(0, 6);
+	standing->copied = DatumGetBool(statement_value(0, 7, NULL));
 }
 
 static void
@@ -96,6 +100,16 @@ refuse(const char *what, const char *state, const char *hint)
 			 errhint("%s", hint)));
 }
 
+static void
+refuse_copied(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a bulk action of another database cannot be %s", what),
+			 errdetail("It was submitted in the database that this one was copied from."),
+			 errhint("bulk_action_adopt() makes all such actions this database's own.")));
+}
+
 /* Whether there is something to ask for; errors where it makes no sense. */
 static bool
 is_wanted(const char *kind, const Standing *standing)
@@ -104,7 +118,7 @@ is_wanted(const char *kind, const Standing *standing)
 	bool        ended = has_ended(state);
 
 	if (is(kind, "cancel"))
-		return !ended;
+		return !ended || is(standing->pending, "retry");
 	if (is(kind, "pause"))
 	{
 		if (ended)
@@ -117,12 +131,16 @@ is_wanted(const char *kind, const Standing *standing)
 			refuse("resumed", state, "bulk_action_retry() takes up what a failed action has left.");
 		else if (ended)
 			refuse("resumed", state, "Submit the file again.");
+		if (standing->copied)
+			refuse_copied("resumed");
 		return is(state, "paused") || is(standing->pending, "pause");
 	}
 	if (is(state, "completed"))
 		refuse("retried", state, "All its rows were tried; bulk_action_error_report() has those that failed.");
 	else if (is(state, "cancelled"))
 		refuse("retried", state, "Submit the file again.");
+	if (standing->copied)
+		refuse_copied("retried");
 	return ended;
 }
 

@@ -44,6 +44,8 @@
 #include "base/compat.h"
 #include "pure/error_report.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
+#include "stage/permission.h"
 
 BULK_ACTION_FUNCTION(bulk_action_register_entity);
 BULK_ACTION_FUNCTION(bulk_action_unregister_entity);
@@ -152,7 +154,7 @@ column_missing(Relation target, const char *name)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
-			 errmsg("column \"%s\" of relation \"%s\" does not exist", name,
+			 errmsg("column \"%s\" of relation \"%s\" does not exist", clean_text(name),
 					RelationGetRelationName(target)),
 			 errdetail("Names are compared as they are, upper and lower case included."),
 			 near != NULL ?
@@ -367,19 +369,19 @@ name_array(char **names, int count)
 
 /*
  * Locks the entity's row if there is one, and refuses whoever does not own the
- * table that it stands for.  A table that is gone has no owner any more.
+ * table that it stands for at present.  A table that is gone has no owner any
+ * more.
  */
 static bool
-entity_claim(const char *entity_type, Oid user)
+entity_claim(const char *entity_type, Oid user, Oid *target)
 {
 	Datum values[1] = {CStringGetTextDatum(entity_type)};
-	Oid   target;
 
 	if (statement_run(&entity_lock, values, NULL) == 0)
 		return false;
-	target = DatumGetObjectId(statement_value(0, 1, NULL));
-	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(target)) &&
-		!relation_ownercheck(target, user))
+	*target = DatumGetObjectId(statement_value(0, 1, NULL));
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(*target)) &&
+		!relation_ownercheck(*target, user))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for entity type \"%s\"", entity_type),
@@ -395,6 +397,7 @@ entity_store(const char *entity_type, Relation target, Datum key_columns, Datum 
 {
 	Oid         user = GetUserId();
 	Oid         relid = RelationGetRelid(target);
+	Oid         standing;
 	NameData    schema;
 	NameData    name;
 	Datum       values[6];
@@ -415,8 +418,11 @@ entity_store(const char *entity_type, Relation target, Datum key_columns, Datum 
 	bookkeeping_enter(&bookkeeping);
 	for (;;)
 	{
-		if (entity_claim(entity_type, user))
+		if (entity_claim(entity_type, user, &standing))
 		{
+			/* what was granted on another table says nothing about this one */
+			if (standing != relid)
+				permission_forget(entity_type);
 			statement_run(&entity_update, values, nulls);
 			break;
 		}
@@ -482,14 +488,16 @@ bulk_action_unregister_entity(PG_FUNCTION_ARGS)
 {
 	char       *entity_type = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Oid         user = GetUserId();
+	Oid         standing;
 	Datum       values[1] = {CStringGetTextDatum(entity_type)};
 	Bookkeeping bookkeeping;
 
 	PreventCommandIfReadOnly("bulk_action_unregister_entity()");
 	SPI_connect();
 	bookkeeping_enter(&bookkeeping);
-	if (!entity_claim(entity_type, user))
+	if (!entity_claim(entity_type, user, &standing))
 		entity_type_unknown(entity_type);
+	permission_forget(entity_type);
 	statement_run(&entity_delete, values, NULL);
 	bookkeeping_leave(&bookkeeping);
 	SPI_finish();

@@ -14,6 +14,7 @@
 
 #include "api/entity_type.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "service/near_match.h"
 
 #define MAX_LENGTH 63
@@ -32,7 +33,7 @@ entity_type_check(const char *entity_type)
 		entity_type[0] > 'z')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid entity type \"%s\"", entity_type),
+				 errmsg("invalid entity type \"%s\"", clean_text(entity_type)),
 				 errdetail("It must have 1 to %d characters from a-z, 0-9 and _, and begin with a "
 						   "letter.",
 						   MAX_LENGTH),
@@ -51,7 +52,7 @@ entity_type_unknown(const char *entity_type)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("entity type \"%s\" does not exist", entity_type),
+			 errmsg("entity type \"%s\" does not exist", clean_text(entity_type)),
 			 errdetail("No table has been registered under this name."),
 			 match.best != NULL ?
 				 errhint("Perhaps you meant \"%s\".", match.best) :

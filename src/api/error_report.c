@@ -19,7 +19,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
@@ -28,6 +27,7 @@
 #include "base/compat.h"
 #include "pure/error_report.h"
 #include "service/bookkeeping.h"
+#include "service/visibility.h"
 
 BULK_ACTION_FUNCTION(bulk_action_error_report);
 
@@ -39,7 +39,7 @@ BULK_ACTION_FUNCTION(bulk_action_error_report);
 #define FIRST_BYTES 8192
 
 static Statement action_read = {
-	.sql = "SELECT a.action_no, a.submitted_role, a.state, s.header"
+	.sql = "SELECT a.action_no, a.submitted_role, a.account_id, a.state, s.header"
 		   " FROM bulk_action_internal.actions AS a"
 		   " LEFT JOIN bulk_action_internal.sources AS s ON s.action_no = a.action_no"
 		   " WHERE a.id = $1",
@@ -138,12 +138,12 @@ begin_report(ErrorReport *report, const pg_uuid_t *id, Oid user)
 	int64    action_no;
 
 	if (statement_fetch(portal, 1) == 0 ||
-		!has_privs_of_role(user, DatumGetObjectId(statement_value(0, 2, NULL))))
+		!visibility_may_see(user, DatumGetObjectId(statement_value(0, 2, NULL)), statement_value(0, 3, NULL)))
 		action_unknown(id);
 	action_no = DatumGetInt64(statement_value(0, 1, NULL));
-	header = cell_of(0, 4);
+	header = cell_of(0, 5);
 	if (header.is_null)
-		no_header(id, statement_text(0, 3));
+		no_header(id, statement_text(0, 4));
 	if (error_report_header(report, header.data, header.len) != ERROR_REPORT_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),

@@ -23,28 +23,34 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "api/action_id.h"
 #include "api/entity_type.h"
+#include "api/submit_account.h"
 #include "api/submit_checks.h"
+#include "api/submit_limits.h"
 #include "api/submit_settings.h"
 #include "api/table_columns.h"
 #include "base/compat.h"
 #include "base/injection.h"
 #include "pure/s3_uri.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "service/file_path.h"
+#include "service/https_options.h"
 #include "service/s3_options.h"
+#include "service/visibility.h"
 #include "service/wake.h"
 #include "stage/options.h"
+#include "stage/permission.h"
 
 BULK_ACTION_FUNCTION(bulk_action_submit);
 
 #define MAX_SOURCE_BYTES 2048
+#define MAX_URL_BYTES    8192 /* its query may have a session token in it */
 #define MAX_NAME_BYTES   255
 #define MAX_JSON_BYTES   (64 * 1024)
 
@@ -54,8 +60,9 @@ typedef struct Submission
 {
 	Oid           user;
 	Oid           session_user;
-	Datum         settings; /* text[] */
-	char         *source;
+	Datum         settings;     /* text[] */
+	char         *source;       /* of a URL what may be shown */
+	const char   *source_query; /* of a URL, a credential; NULL: none */
 	char         *action_type;
 	ActionType    type;
 	char         *entity_type;
@@ -70,7 +77,7 @@ typedef struct Submission
 	Datum         key_columns;    /* name[], as the entity has them */
 	Datum         update_columns; /* name[] */
 	bool          all_updatable;  /* update_columns is null */
-	char         *server;         /* NULL: not in S3 */
+	char         *server;         /* NULL: a local file */
 } Submission;
 
 static Statement entity_read = {
@@ -88,7 +95,7 @@ static Statement action_by_key = {
 };
 
 static Statement parent_read = {
-	.sql = "SELECT submitted_role, entity_type, account_id FROM bulk_action_internal.actions"
+	.sql = "SELECT submitted_role, account_id, entity_type FROM bulk_action_internal.actions"
 		   " WHERE id = $1",
 	.argtypes = {UUIDOID, InvalidOid},
 };
@@ -97,15 +104,15 @@ static Statement action_insert = {
 	.sql = "INSERT INTO bulk_action_internal.actions"
 		   " (action_type, entity_type, account_id, metadata, options, source, server, trace_id,"
 		   " idempotency_key, submitted_role, submitted_by, session_role, settings, target,"
-		   " target_schema, target_name, key_columns, update_columns, parent_id)"
+		   " target_schema, target_name, key_columns, update_columns, parent_id, source_query)"
 		   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, "
-		   "$18, $19)"
+		   "$18, $19, $20)"
 		   " ON CONFLICT (submitted_role, account_id, idempotency_key)"
 		   " WHERE idempotency_key IS NOT NULL DO NOTHING"
 		   " RETURNING id",
 	.argtypes = {TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID,
 				 OIDOID, NAMEOID, OIDOID, TEXTARRAYOID, REGCLASSOID, NAMEOID, NAMEOID, NAMEARRAYOID,
-				 NAMEARRAYOID, UUIDOID, InvalidOid},
+				 NAMEARRAYOID, UUIDOID, TEXTOID, InvalidOid},
 };
 
 /* ---- arguments ---- */
@@ -166,11 +173,31 @@ read_json(FunctionCallInfo fcinfo, int argument, const char *name)
 	return PG_GETARG_JSONB_P(argument);
 }
 
+/* The query of a URL is kept apart from the beginning: no message may have it. */
+static void
+read_source(FunctionCallInfo fcinfo, Submission *submission)
+{
+	HttpsUrl url;
+	char    *text;
+
+	check_given(fcinfo, 0, "source");
+	text = read_text(fcinfo, 0, "source", MAX_URL_BYTES);
+	if (!https_url_is_one(text))
+	{
+		check_size(fcinfo, 0, "source", MAX_SOURCE_BYTES);
+		submission->source = text;
+		return;
+	}
+	https_source_parse(text, &url);
+	submission->source = palloc(HTTPS_SHOWN_SIZE);
+	https_url_show(&url, submission->source);
+	submission->source_query = url.query;
+}
+
 static void
 read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 {
-	check_given(fcinfo, 0, "source");
-	submission->source = read_text(fcinfo, 0, "source", MAX_SOURCE_BYTES);
+	read_source(fcinfo, submission);
 	check_given(fcinfo, 1, "action_type");
 	submission->action_type = read_text(fcinfo, 1, "action_type", MAX_NAME_BYTES);
 	check_given(fcinfo, 2, "entity_type");
@@ -182,9 +209,7 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 	submission->trace_id = read_optional_text(fcinfo, 7, "trace_id");
 	submission->parent_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_UUID_P(8);
 
-	if (submission->account_id == NULL)
-		submission->account_id = GetUserNameFromId(submission->user, false);
-
+	submission->account_id = submit_account(submission->account_id, submission->user);
 	submission->type = action_type_parse(submission->action_type);
 	if (!JB_ROOT_IS_OBJECT(submission->metadata))
 		ereport(ERROR,
@@ -235,7 +260,7 @@ find_by_key(const Submission *submission, pg_uuid_t *id)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("idempotency key \"%s\" belongs to another bulk action",
-						submission->idempotency_key),
+						clean_text(submission->idempotency_key)),
 				 errdetail("What differs: %s.", different.data),
 				 errhint("Repeat the submission exactly to get its id again, or use a new key for "
 						 "a new one.")));
@@ -252,7 +277,7 @@ check_same(const Submission *submission, const char *name, const char *parent, c
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s differs from that of parent action \"%s\"", name,
 						action_id_text(submission->parent_id)),
-				 errdetail("It is \"%s\"; that of the parent is \"%s\".", own, parent),
+				 errdetail("It is \"%s\"; that of the parent is \"%s\".", clean_text(own), clean_text(parent)),
 				 errhint("The parent is the action whose error report is submitted: give the same "
 						 "entity_type and account_id as there, or no parent_id.")));
 }
@@ -264,10 +289,11 @@ check_parent(const Submission *submission)
 	Datum values[1] = {UUIDPGetDatum(submission->parent_id)};
 
 	if (statement_run(&parent_read, values, NULL) == 0 ||
-		!has_privs_of_role(submission->user, DatumGetObjectId(statement_value(0, 1, NULL))))
+		!visibility_may_see(submission->user, DatumGetObjectId(statement_value(0, 1, NULL)),
+							statement_value(0, 2, NULL)))
 		action_unknown(submission->parent_id);
-	check_same(submission, "entity_type", statement_text(0, 2), submission->entity_type);
-	check_same(submission, "account_id", statement_text(0, 3), submission->account_id);
+	check_same(submission, "entity_type", statement_text(0, 3), submission->entity_type);
+	check_same(submission, "account_id", statement_text(0, 2), submission->account_id);
 }
 
 /* ---- entity and source ---- */
@@ -304,14 +330,23 @@ check_s3_source(Submission *submission)
 	if (!s3_uri_parse(submission->source, &uri, error, sizeof(error)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid source URI \"%s\"", submission->source),
+				 errmsg("invalid source URI \"%s\"", clean_text(submission->source)),
 				 errdetail("%c%s.", pg_toupper(error[0]), error + 1),
 				 errhint("Write it like s3://bucket/directory/contacts.csv")));
 	submission->server =
 		s3_server_for(uri.bucket, uri.key, submission->options.server, submission->user);
 }
 
-/* Other URIs may well be presigned: no more than the scheme is repeated. */
+static void
+check_https_source(Submission *submission)
+{
+	HttpsUrl url;
+
+	https_source_parse(submission->source, &url);
+	submission->server = https_server_for(&url, submission->options.server, submission->user);
+}
+
+/* Other URIs may well have a credential in them: no more than the scheme is repeated. */
 static void
 check_source(Submission *submission)
 {
@@ -319,6 +354,8 @@ check_source(Submission *submission)
 
 	if (pg_strncasecmp(source, S3_URI_SCHEME, strlen(S3_URI_SCHEME)) == 0)
 		check_s3_source(submission);
+	else if (https_url_is_one(source))
+		check_https_source(submission);
 	else if (strncmp(source, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0)
 	{
 		if (submission->options.server != NULL)
@@ -335,13 +372,13 @@ check_source(Submission *submission)
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unsupported source URI"),
-				 source[scheme] == ':' && scheme <= 16 ? errdetail("Its scheme is \"%.*s\"; the "
-																   "supported ones are \"s3\" and "
-																   "\"file\".",
-																   (int) scheme, source) :
+				 source[scheme] == ':' && scheme <= 16 ? errdetail("Its scheme is \"%s\"; the "
+																   "supported ones are \"s3\", "
+																   "\"https\" and \"file\".",
+																   clean_text(pnstrdup(source, scheme))) :
 														 errdetail("It has no scheme; the "
-																   "supported ones are \"s3\" and "
-																   "\"file\"."),
+																   "supported ones are \"s3\", "
+																   "\"https\" and \"file\"."),
 				 errhint("Give the URI of a file, like s3://bucket/contacts.csv")));
 	}
 }
@@ -368,8 +405,8 @@ make_name(const char *text)
 static bool
 insert_action(const Submission *submission, pg_uuid_t *id)
 {
-	Datum values[19];
-	char  nulls[20] = "                   ";
+	Datum values[20];
+	char  nulls[21] = "                    ";
 
 	values[0] = CStringGetTextDatum(submission->action_type);
 	values[1] = CStringGetTextDatum(submission->entity_type);
@@ -393,11 +430,29 @@ insert_action(const Submission *submission, pg_uuid_t *id)
 	nulls[17] = submission->all_updatable ? 'n' : ' ';
 	values[18] = UUIDPGetDatum(submission->parent_id);
 	nulls[18] = submission->parent_id == NULL ? 'n' : ' ';
+	set_text(&values[19], &nulls[19], submission->source_query);
 
 	if (statement_run(&action_insert, values, nulls) == 0)
 		return false;
 	*id = *DatumGetUUIDP(statement_value(0, 1, NULL));
 	return true;
+}
+
+/*
+ * Waits for its turn where there are limits, and sees that they are kept.  True
+ * if the action was submitted meanwhile by somebody else.
+ */
+static bool
+pass_limits(const Submission *submission, pg_uuid_t *id)
+{
+	SubmitLimits limits;
+
+	if (!submit_limits_lock(submission->user, submission->account_id, &limits))
+		return false;
+	if (submission->idempotency_key != NULL && find_by_key(submission, id))
+		return true;
+	submit_limits_check(&limits);
+	return false;
 }
 
 /*
@@ -411,7 +466,7 @@ store_action(const Submission *submission)
 	pg_uuid_t   id;
 
 	bookkeeping_enter(&bookkeeping);
-	while (!insert_action(submission, &id))
+	while (!pass_limits(submission, &id) && !insert_action(submission, &id))
 	{
 		if (find_by_key(submission, &id))
 			break;
@@ -445,6 +500,9 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 		if (submission.parent_id != NULL)
 			check_parent(&submission);
 		read_entity(&submission);
+		permission_check(submission.entity_type,
+						 action_types[options_effective_type(submission.type, &submission.options)],
+						 submission.target.table, submission.user);
 	}
 	bookkeeping_leave(&bookkeeping);
 

@@ -26,7 +26,6 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/latch.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -37,6 +36,8 @@
 #include "base/compat.h"
 #include "base/error_codes.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
+#include "service/visibility.h"
 
 BULK_ACTION_FUNCTION(bulk_action_wait);
 
@@ -67,11 +68,11 @@ typedef struct Look
 
 /*
  * The same sources as in the view action_statistics, which cannot be used
- * here: it compares with the current user, and that is the owner of our tables
+ * here: it asks for the current user, and that is the owner of our tables
  * while this runs.
  */
 static Statement action_look = {
-	.sql = "SELECT a.submitted_role, a.state, n.total, n.success, n.failed, n.not_found,"
+	.sql = "SELECT a.submitted_role, a.account_id, a.state, n.total, n.success, n.failed, n.not_found,"
 		   " n.superseded, n.unprocessed, n.percent,"
 		   " pg_catalog.round((n.total - n.unprocessed) / nullif(extract(epoch FROM"
 		   "  coalesce(a.finished_at, pg_catalog.clock_timestamp()) - a.started_at), 0), 0),"
@@ -152,21 +153,21 @@ keep_look(Look *found, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	found->state = statement_text(0, 2);
+	found->state = statement_text(0, 3);
 	found->ended = strcmp(found->state, "completed") == 0 ||
 				   strcmp(found->state, "cancelled") == 0 || strcmp(found->state, "failed") == 0;
-	found->total = count_at(3, &found->counted);
-	found->success = count_at(4, &found->counted);
-	found->failed = count_at(5, &found->counted);
-	found->not_found = count_at(6, &found->counted);
-	found->superseded = count_at(7, &found->counted);
-	found->unprocessed = count_at(8, &found->counted);
-	found->percent = statement_text(0, 9);
-	found->rows_per_second = statement_text(0, 10);
-	found->error_code = statement_text(0, 11);
-	found->error_message = statement_text(0, 12);
-	found->error_detail = statement_text(0, 13);
-	found->error_hint = statement_text(0, 14);
+	found->total = count_at(4, &found->counted);
+	found->success = count_at(5, &found->counted);
+	found->failed = count_at(6, &found->counted);
+	found->not_found = count_at(7, &found->counted);
+	found->superseded = count_at(8, &found->counted);
+	found->unprocessed = count_at(9, &found->counted);
+	found->percent = statement_text(0, 10);
+	found->rows_per_second = statement_text(0, 11);
+	found->error_code = statement_text(0, 12);
+	found->error_message = statement_text(0, 13);
+	found->error_detail = statement_text(0, 14);
+	found->error_hint = statement_text(0, 15);
 	MemoryContextSwitchTo(old);
 }
 
@@ -180,7 +181,7 @@ look(const pg_uuid_t *id, Look *found, MemoryContext context)
 
 	bookkeeping_enter(&bookkeeping);
 	if (statement_run(&action_look, values, NULL) == 0 ||
-		!has_privs_of_role(user, DatumGetObjectId(statement_value(0, 1, NULL))))
+		!visibility_may_see(user, DatumGetObjectId(statement_value(0, 1, NULL)), statement_value(0, 2, NULL)))
 		action_unknown(id);
 	keep_look(found, context);
 	SPI_freetuptable(SPI_tuptable);
@@ -230,9 +231,9 @@ tell_end(const pg_uuid_t *id, const Look *found)
 							 MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]) :
 							 ERRCODE_WARNING),
 				 errmsg("bulk action \"%s\" failed: %s", action_id_text(id),
-						found->error_message != NULL ? found->error_message : "no reason recorded"),
-				 found->error_detail != NULL ? errdetail("%s", found->error_detail) : 0,
-				 found->error_hint != NULL ? errhint("%s", found->error_hint) : 0));
+						found->error_message != NULL ? clean_text(found->error_message) : "no reason recorded"),
+				 found->error_detail != NULL ? errdetail("%s", clean_text(found->error_detail)) : 0,
+				 found->error_hint != NULL ? errhint("%s", clean_text(found->error_hint)) : 0));
 	}
 }
 

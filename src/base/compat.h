@@ -104,6 +104,7 @@ bulk_action_create_wait_event_set(int nevents)
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc_tables.h"
 #include "utils/jsonb.h"
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
@@ -133,6 +134,18 @@ jsonb_parse(char *text, Jsonb **result)
 #endif
 	*result = DatumGetJsonbP(value);
 	return true;
+}
+
+/* All settings that there are; the list is allocated from 16 on. */
+static inline struct config_generic **
+compat_settings(int *n)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(n);
+#else
+	*n = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
 }
 
 /*

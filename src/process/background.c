@@ -130,6 +130,15 @@ background_begin(void)
 }
 
 void
+background_reload(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+}
+
+void
 background_wait(long timeout_ms)
 {
 	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
@@ -141,9 +150,5 @@ background_wait(long timeout_ms)
 	ResetLatch(MyLatch);
 	QueryCancelPending = false; /* there is nothing to cancel */
 	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	background_reload();
 }

@@ -38,6 +38,9 @@ extern const Birth *background_begin(void);
 /* For callbacks of the exit: was there a SIGTERM? */
 extern bool background_was_asked_to_end(void);
 
+/* Reloads the configuration if asked to; outside of transactions. */
+extern void background_reload(void);
+
 /* Waits on MyLatch up to timeout_ms (-1: for ever); reloads the configuration if asked to. */
 extern void background_wait(long timeout_ms);
 

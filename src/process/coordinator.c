@@ -5,7 +5,8 @@
  * Life: started by the launcher after a wake-up of its database; connected as
  * the bootstrap superuser, and therefore runs no statement but those on the
  * extension's own tables (jobs_actions.c), no DDL, no user-defined code.  It
- * leaves when the database has had nothing to do for a while.
+ * leaves when the database has had nothing to do for a while, or at once when
+ * bulk_action.enabled is switched off.
  *
  * Each round it gives new actions their place in their stream, takes up events
  * (reports of workers, requests of callers), puts the head of each stream on
@@ -30,6 +31,7 @@
 #include "base/compat.h"
 #include "base/injection.h"
 #include "process/background.h"
+#include "process/copies.h"
 #include "process/endings.h"
 #include "process/recruiting.h"
 #include "process/retention.h"
@@ -38,7 +40,6 @@
 #include "stage/connect_check.h"
 #include "stage/jobs.h"
 
-#define EVENTS_AT_A_TIME  1000
 #define STATS_INTERVAL_MS 1000
 #define RESTART_DELAY_MS  5000  /* after an error of the coordinator's own */
 #define ATTACH_LIMIT_MS   30000 /* a worker that has not come up by then never will */
@@ -260,6 +261,12 @@ take_event(const ActionEvent *event)
 		/* Its place is at the end of its stream: given in the next round. */
 		database_wake(birth->database);
 	}
+	else if (strcmp(event->kind, "adopt") == 0)
+	{
+		jobs_adopt_action(event->action_no);
+		jobs_delete_event(event->event_no);
+		database_wake(birth->database);
+	}
 	else if (event->action_id == NULL)
 		jobs_delete_event(event->event_no);
 	else if (strcmp(event->kind, "resume") == 0)
@@ -273,23 +280,21 @@ take_event(const ActionEvent *event)
 	}
 }
 
-/* All of them, or an action that was cancelled before it began would be begun. */
+/*
+ * All of them, or an action that was cancelled before it began would be begun;
+ * and one by one, because what ends an action deletes the events that follow.
+ */
 static void
 take_events(void)
 {
-	ActionEvent *events;
-	int64        last = 0;
-	int          n;
+	ActionEvent event;
+	int64       last = 0;
 
-	do
+	while (jobs_read_event(&event, last))
 	{
-		n = jobs_read_events(&events, last, EVENTS_AT_A_TIME);
-		for (int i = 0; i < n; i++)
-		{
-			take_event(&events[i]);
-			last = events[i].event_no;
-		}
-	} while (n == EVENTS_AT_A_TIME);
+		take_event(&event);
+		last = event.event_no;
+	}
 }
 
 /* False if there is no place at present. */
@@ -299,7 +304,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 	Running *entry = find_running(0);
 
 	if (entry == NULL ||
-		!board_publish(birth->database, head->session_role, head->action_no, head->priority, progress))
+		!board_publish(birth->database, head->session_role, head->action_no, head->priority, head->paces, progress))
 		return false;
 	entry->action_no = head->action_no;
 	entry->context = AllocSetContextCreate(TopMemoryContext, "bulk_action running", ALLOCSET_SMALL_SIZES);
@@ -316,7 +321,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 static bool
 look(void)
 {
-	bool            placed = true;
+	bool            placed;
 	Bookkeeping     books;
 	StreamHead     *heads;
 	ActionProgress *progress;
@@ -326,6 +331,7 @@ look(void)
 	jobs_position_actions();
 	INJECTION("coordinator-positioned");
 	take_events();
+	placed = copies_put_to_rest();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -334,7 +340,10 @@ look(void)
 		SuspectVerdict verdict;
 
 		if (find_running(heads[i].action_no) != NULL)
+		{
+			board_set_paces(birth->database, heads[i].action_no, heads[i].paces);
 			heads[i].action_no = 0;
+		}
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
@@ -490,6 +499,9 @@ bulk_action_coordinator_main(Datum arg)
 		long        timeout_ms;
 		bool        board_full = false;
 
+		background_reload();
+		if (!bulk_action_enabled)
+			break;
 		MemoryContextReset(round_context);
 		look_again |= database_take_wakeup(birth->database);
 		if (look_again)

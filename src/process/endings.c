@@ -12,6 +12,7 @@
 
 #include "process/endings.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 
 static List *to_notify = NIL; /* numbers of actions; in TopMemoryContext */
 
@@ -107,7 +108,7 @@ ending_write(int64 action_no, const char *id, const char *state, const Failure *
 	if (strcmp(state, "failed") == 0 && !jobs_park(action_no))
 		return false;
 	if (mismatch.detail == NULL && strcmp(state, "failed") == 0)
-		ereport(LOG, (errmsg("bulk action %s failed: %s", id, failure->message)));
+		ereport(LOG, (errmsg("bulk action %s failed: %s", id, clean_text(failure->message))));
 	jobs_finish_action(action_no, state, failure);
 	note_end(action_no);
 	return true;
@@ -119,7 +120,7 @@ ending_pause(int64 action_no, const char *id, const Failure *reason, int64 event
 	if (!jobs_park(action_no))
 		return false;
 	if (reason->message != NULL)
-		ereport(LOG, (errmsg("bulk action %s is paused: %s", id, reason->message)));
+		ereport(LOG, (errmsg("bulk action %s is paused: %s", id, clean_text(reason->message))));
 	jobs_record_stats(action_no);
 	jobs_pause_action(action_no, reason);
 	jobs_delete_rest_events(action_no, event_no);

@@ -10,7 +10,8 @@
  * wake-ups that were lost), by starting a coordinator, which leaves at once if
  * there is nothing to do.  In between a commit of submit marks its database.
  * Coordinators are started one at a time: while one has work but no worker yet,
- * another would only take away the slot that the worker needs.
+ * another would only take away the slot that the worker needs.  While
+ * bulk_action.enabled is off it starts nothing.
  *
  * When the launcher dies, coordinators and workers go on; its successor finds
  * them by their slots.
@@ -131,6 +132,12 @@ bulk_action_launcher_main(Datum arg)
 	{
 		long timeout_ms;
 
+		if (!bulk_action_enabled)
+		{
+			last_scan = 0; /* everything is looked at once it is switched on again */
+			background_wait(-1);
+			continue;
+		}
 		(void) slot_reclaim(ATTACH_LIMIT_MS);
 		if (database_take_overflow() || last_scan == 0 ||
 			TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), bulk_action_rescan_interval * 1000))

@@ -1,6 +1,7 @@
 /*
  * retention.c
- *		Forgets actions that ended long ago (bulk_action.retention).
+ *		Forgets actions that ended long ago (bulk_action.retention), and
+ *		permissions of roles that are gone.
  *
  * Done by the coordinator: when it has come, be it only because the launcher
  * has every database looked at now and then, and once an hour while it stays.
@@ -14,8 +15,28 @@
 #include "service/bookkeeping.h"
 #include "service/transaction.h"
 #include "stage/jobs.h"
+#include "stage/permission.h"
 
 #define LOOK_INTERVAL_MS (60 * 60 * 1000)
+
+/* Those of roles that were dropped, at the same times. */
+static void
+forget_permissions(TimestampTz now)
+{
+	static TimestampTz next = 0;
+	MemoryContext      context = CurrentMemoryContext;
+	Bookkeeping        books;
+
+	if (now < next)
+		return;
+	transaction_start();
+	bookkeeping_enter(&books);
+	permission_forget_dropped();
+	bookkeeping_leave(&books);
+	transaction_commit(NULL, false);
+	MemoryContextSwitchTo(context);
+	next = TimestampTzPlusMilliseconds(now, LOOK_INTERVAL_MS);
+}
 
 bool
 retention_round(void)
@@ -26,6 +47,7 @@ retention_round(void)
 	Bookkeeping        books;
 	bool               more;
 
+	forget_permissions(now);
 	if (bulk_action_retention <= 0 || now < next)
 		return false;
 	transaction_start();

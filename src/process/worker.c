@@ -6,9 +6,11 @@
  * tasks for a session user than idle workers; connects as that session user,
  * so the server itself bounds what it can ever become.  It ends when it has
  * been idle for a while, or at once when another group waits for a slot and it
- * is idle or its group has more than an equal share.  It also ends when a table
- * that it has worked on gets columns of other types (applier.c); another one
- * goes on.
+ * is idle or its group has more than an equal share, or after its task when
+ * bulk_action.enabled is switched off.  It also ends when a table that it has
+ * worked on gets columns of other types (applier.c), or when its session has
+ * something of one action that the next must not find (action_session.c);
+ * another one goes on.
  *
  * Dying inside a task: the transaction is rolled back by the server and the
  * task is there again, because a task is done only by moving the cursor (or the
@@ -34,7 +36,9 @@
 #include "process/background.h"
 #include "pure/retry.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "service/markers.h"
+#include "service/placeholders.h"
 #include "stage/action_session.h"
 #include "stage/applier.h"
 #include "stage/chunker.h"
@@ -87,6 +91,11 @@ run_task(const Task *task)
 	ErrorContextCallback context = {.callback = add_context, .previous = error_context_stack};
 	bool                 may_go_on;
 
+	if (session == NULL && action_session_is_spoiled())
+	{
+		board_give_back(task, 0);
+		return;
+	}
 	if (session == NULL)
 	{
 		/* It has ended; the coordinator is about to take it off the board. */
@@ -153,7 +162,7 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 	int         attempt = Max(task->attempt + 1, task->deaths);
 	int64       delay;
 
-	if (kind == FAILURE_INTERRUPT && board_is_closed(task->entry, task->action_no))
+	if (kind == FAILURE_INTERRUPT && board_wants_no_more(task))
 	{
 		board_give_back(task, 0);
 		return;
@@ -173,11 +182,22 @@ handle_failure(const Task *task, const ErrorData *error, bool hopeless)
 						   RETRY_CAP_MS, pg_prng_uint64(&pg_global_prng_state));
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("bulk_action will try again in %lld ms: %s", (long long) delay, error->message),
+			 errmsg("bulk_action will try again in %lld ms: %s", (long long) delay, clean_text(error->message)),
 			 errdetail_internal("%s of bulk action number %lld, attempt %d of %d.",
 								task->kind == TASK_CHUNK ? "Chunking" : "Processing",
 								(long long) task->action_no, attempt, bulk_action_max_attempts)));
 	board_failed(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay));
+}
+
+/* What the action before has left in the session cannot be discarded: nobody is to blame for it here. */
+static void
+leave_to_others(const Task *task, const ErrorData *error)
+{
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("bulk_action worker leaves, because its session could not be cleaned: %s",
+					clean_text(error->message))));
+	board_give_back(task, 0);
 }
 
 static void
@@ -209,7 +229,10 @@ attempt_task(const Task *task)
 		pgstat_report_activity(STATE_IDLE, NULL);
 		action_session_forget();
 		MemoryContextSwitchTo(error_memory);
-		handle_failure(task, error, hopeless);
+		if (action_session_is_spoiled())
+			leave_to_others(task, error);
+		else
+			handle_failure(task, error, hopeless);
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextReset(error_memory);
 	}
@@ -270,6 +293,7 @@ bulk_action_worker_main(Datum arg)
 	before_shmem_exit(clear_marker, Int32GetDatum(birth->slot));
 	BackgroundWorkerInitializeConnectionByOid(birth->database, birth->session_user, 0);
 	transaction_install();
+	placeholders_note();
 	if (!extension_is_there())
 		proc_exit(0);
 
@@ -280,6 +304,9 @@ bulk_action_worker_main(Datum arg)
 		TimestampTz now;
 		long        timeout_ms;
 
+		background_reload();
+		if (!bulk_action_enabled)
+			break;
 		/* A cancel was meant for the task before. */
 		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
@@ -288,7 +315,8 @@ bulk_action_worker_main(Datum arg)
 			attempt_task(&task);
 			idle_since = GetCurrentTimestamp();
 			untidy = true;
-			if (applier_needs_new_session() || group_should_yield(birth->database, birth->session_user, false))
+			if (applier_needs_new_session() || action_session_is_spoiled() ||
+				group_should_yield(birth->database, birth->session_user, false))
 				break;
 			continue;
 		}

@@ -11,8 +11,8 @@
 #include <string.h>
 
 /*
- * IPv4 networks that are not public: those of RFC 6890 that can lead to a
- * machine, multicast (RFC 5771) and the reserved rest (RFC 1112).
+ * IPv4 networks that are not public: those of RFC 6890 and its registry,
+ * multicast (RFC 5771) and the reserved rest (RFC 1112).
  */
 static const struct
 {
@@ -27,24 +27,29 @@ static const struct
 								 * metadata services live here */
 	{0xAC100000, 12}, /* 172.16.0.0/12, private */
 	{0xC0000000, 24}, /* 192.0.0.0/24, protocol assignments */
+	{0xC0000200, 24}, /* 192.0.2.0/24, documentation */
+	{0xC0586300, 24}, /* 192.88.99.0/24, relays of 6to4 */
 	{0xC0A80000, 16}, /* 192.168.0.0/16, private */
 	{0xC6120000, 15}, /* 198.18.0.0/15, benchmarking */
+	{0xC6336400, 24}, /* 198.51.100.0/24, documentation */
+	{0xCB007100, 24}, /* 203.0.113.0/24, documentation */
 	{0xE0000000, 4},  /* 224.0.0.0/4, multicast */
 	{0xF0000000, 4}   /* 240.0.0.0/4, reserved, broadcast */
 };
 
-/* IPv6 networks that are not public. */
+/* All IPv6 addresses that anybody has been given so far are in 2000::/3 (RFC 4291, 2.4). */
+static const unsigned char global_unicast[] = {0x20};
+
+/* IPv6 networks inside of it that are not public. */
 static const struct
 {
-	unsigned char network[6];
+	unsigned char network[4];
 	int           bits;
 } refused_ipv6[] = {
-	{{0x00, 0x64, 0xFF, 0x9B, 0x00, 0x01}, 48}, /* 64:ff9b:1::/48, local NAT64 */
-	{{0x01}, 8},                                /* 100::/8, discard-only (100::/64) and reserved */
-	{{0x20, 0x01, 0x00, 0x00}, 32},             /* 2001::/32, Teredo */
-	{{0xFC}, 7},                                /* fc00::/7, unique local */
-	{{0xFE, 0x80}, 9},                          /* fe80::/10 link-local, fec0::/10 site-local */
-	{{0xFF}, 8}                                 /* ff00::/8, multicast */
+	{{0x20, 0x01, 0x00, 0x00}, 23}, /* 2001::/23, protocol assignments: Teredo (2001::/32),
+									 * benchmarking, ORCHID and others */
+	{{0x20, 0x01, 0x0D, 0xB8}, 32}, /* 2001:db8::/32, documentation */
+	{{0x3F, 0xFF, 0x00}, 20}        /* 3fff::/20, documentation */
 };
 
 /* IPv6 networks whose addresses carry an IPv4 address, and at which byte. */
@@ -54,10 +59,8 @@ static const struct
 	int           bits;
 	size_t        ipv4_at;
 } carriers[] = {
-	{{0}, 96, 12},                        /* ::/96: unspecified, loopback (as 0.0.0.1),
-								 * IPv4-compatible */
 	{{[10] = 0xFF, [11] = 0xFF}, 96, 12}, /* ::ffff:0:0/96, mapped */
-	{{[8] = 0xFF, [9] = 0xFF}, 96, 12},   /* ::ffff:0:0:0/96, RFC 2765 */
+	{{[8] = 0xFF, [9] = 0xFF}, 96, 12},   /* ::ffff:0:0:0/96, translated (RFC 2765) */
 	{{0x00, 0x64, 0xFF, 0x9B}, 96, 12},   /* 64:ff9b::/96, NAT64 */
 	{{0x20, 0x02}, 16, 2}                 /* 2002::/16, 6to4 */
 };
@@ -89,11 +92,6 @@ same_prefix(const unsigned char *a, const unsigned char *b, int bits)
 static bool
 ipv6_is_public(const unsigned char *a)
 {
-	for (size_t i = 0; i < sizeof(refused_ipv6) / sizeof(refused_ipv6[0]); i++)
-	{
-		if (same_prefix(a, refused_ipv6[i].network, refused_ipv6[i].bits))
-			return false;
-	}
 	for (size_t i = 0; i < sizeof(carriers) / sizeof(carriers[0]); i++)
 	{
 		if (same_prefix(a, carriers[i].network, carriers[i].bits))
@@ -103,6 +101,13 @@ ipv6_is_public(const unsigned char *a)
 			memcpy(&ipv4, a + carriers[i].ipv4_at, sizeof(ipv4));
 			return ipv4_is_public(ntohl(ipv4));
 		}
+	}
+	if (!same_prefix(a, global_unicast, 3))
+		return false;
+	for (size_t i = 0; i < sizeof(refused_ipv6) / sizeof(refused_ipv6[0]); i++)
+	{
+		if (same_prefix(a, refused_ipv6[i].network, refused_ipv6[i].bits))
+			return false;
 	}
 	return true;
 }

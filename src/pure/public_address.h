@@ -13,8 +13,9 @@
 
 /*
  * Whether the address belongs to the public Internet: an IPv4 or IPv6 address
- * that is not loopback, private, link-local, multicast, unspecified or
- * reserved.  IPv6 forms that carry an IPv4 address are judged by that one.
+ * that is not loopback, private, link-local, multicast, unspecified, reserved
+ * or for documentation.  IPv6 forms that carry an IPv4 address are judged by
+ * that one; of the others only global unicast (2000::/3) is public.
  * False for every other family.  The sockaddr must be as long as its family's.
  */
 extern bool address_is_public(const struct sockaddr *address);

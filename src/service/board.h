@@ -19,8 +19,10 @@
 #define BOARD_MAX_ACTIONS 64 /* actions being worked on at once, all databases together */
 #define BOARD_MAX_SHARE   32 /* of them, of one session user */
 #define BOARD_MAX_WORKERS 64 /* of one group that lanes are spread over */
+#define MAX_CHUNK_ROWS    1000
 
 /* ---- settings (defined in bulk_action.c) ---- */
+extern bool  bulk_action_enabled;
 extern int   bulk_action_max_workers;
 extern int   bulk_action_max_queued_chunks;
 extern int   bulk_action_max_attempts;
@@ -151,19 +153,29 @@ typedef struct ActionProgress
 	int32 suspect_chunk[MAX_LANES]; /* its number plus 1; 0: none */
 } ActionProgress;
 
+/* What bounds the rows per second of an action: the limit of its account, that of its role. */
+typedef struct Pace
+{
+	uint64 subject;         /* hash of account or role */
+	int    rows_per_second; /* 0: no limit */
+} Pace;
+#define PACES_PER_ACTION 2
+
 /*
  * Puts an action on the board or refreshes it; false: no place left, or the
  * session user has his share of them already.  Of the tasks that a worker may
  * take, those of the greatest priority go first.
  */
 extern bool board_publish(Oid database, Oid session_user, int64 action_no, int priority,
-						  const ActionProgress *progress);
+						  const Pace *paces, const ActionProgress *progress);
+
+/* The limits may have changed since. */
+extern void board_set_paces(Oid database, int64 action_no, const Pace *paces);
 
 /* No task of the action is handed out any more; with interrupt, those inside one are cancelled. */
 extern void board_close(Oid database, int64 action_no, bool interrupt);
 extern void board_reopen(Oid database, int64 action_no);
 extern bool board_is_busy(Oid database, int64 action_no);
-extern bool board_is_closed(int entry, int64 action_no);
 extern void board_remove(Oid database, int64 action_no);
 
 /* Takes off the board what nobody is inside of; for a coordinator that begins anew. */
@@ -182,9 +194,15 @@ extern void board_assign(Oid database, LaneAssigner assigner);
  */
 extern bool board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *next_due);
 
+/*
+ * An interrupt is no failure: the action was closed, or the worker was told to
+ * leave the task (and what that was for may be over).
+ */
+extern bool board_wants_no_more(const Task *task);
+
 /* The task is over.  What the worker read in the tables goes to the board: */
 extern void board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end);
-extern void board_applied(const Task *task, int32 next_chunk);
+extern void board_applied(const Task *task, int32 next_chunk, int rows);
 
 /*
  * The task failed and may be tried again from this time on.  After half of

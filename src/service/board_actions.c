@@ -88,7 +88,7 @@ board_forget_database_actions(Oid database)
 
 bool
 board_publish(Oid database, Oid session_user, int64 action_no, int priority,
-			  const ActionProgress *progress)
+			  const Pace *paces, const ActionProgress *progress)
 {
 	BoardAction *action;
 	bool         found;
@@ -123,6 +123,7 @@ board_publish(Oid database, Oid session_user, int64 action_no, int priority,
 
 		/* What workers brought meanwhile is newer than what the coordinator read. */
 		action->closed = false;
+		board_assign_paces(action, paces);
 		known->lanes = Max(known->lanes, progress->lanes);
 		known->at_end |= progress->at_end;
 		for (int lane = 0; lane < progress->lanes; lane++)
@@ -154,7 +155,10 @@ board_close(Oid database, int64 action_no, bool interrupt)
 			for (int lane = 0; lane < MAX_LANES; lane++)
 				inside |= action->lane_by[lane] == i;
 			if (inside && board->slots[i].info.kind == PROCESS_WORKER && board->slots[i].info.pid != 0)
+			{
+				board->slots[i].interrupted = true;
 				kill(board->slots[i].info.pid, SIGINT);
+			}
 		}
 	}
 	board_unlock();
@@ -244,6 +248,7 @@ board_demand(Oid database, GroupDemand *groups, int max)
 	{
 		BoardAction *action = &board->actions[i];
 		GroupDemand *group = NULL;
+		int          ready = 0;
 
 		if (action->action_no == 0 || action->database != database || action->closed)
 			continue;
@@ -270,13 +275,17 @@ board_demand(Oid database, GroupDemand *groups, int max)
 		}
 		for (int lane = 0; lane < action->progress.lanes; lane++)
 		{
+			TimestampTz due = board_lane_due(action, lane);
+
 			if (!board_wants_applying(action, lane))
 				continue;
-			if (action->lane_due[lane] <= now)
-				group->tasks += may_begin(turn, board_lane_is_suspect(action, lane));
-			else if (group->next_due == 0 || action->lane_due[lane] < group->next_due)
-				group->next_due = action->lane_due[lane];
+			if (due <= now)
+				ready += may_begin(turn, board_lane_is_suspect(action, lane));
+			else if (group->next_due == 0 || due < group->next_due)
+				group->next_due = due;
 		}
+		/* after one of them the others of a limited account have to wait */
+		group->tasks += board_is_paced(action) ? Min(ready, 1) : ready;
 	}
 	for (int i = 0; i < board->nslots; i++)
 	{

@@ -13,6 +13,7 @@
 
 #define BOARD_MAX_DATABASES 64 /* with something to do at once; more are found by the next rescan */
 #define BOARD_MAX_WANTS     16
+#define BOARD_MAX_PACES     256 /* more than PACES_PER_ACTION * BOARD_MAX_ACTIONS */
 
 #define NOBODY (-1)
 
@@ -21,6 +22,7 @@ typedef struct ProcessSlot
 	ProcessInfo info;
 	int         proc_number; /* whose latch; valid while info.pid is not 0 */
 	bool        busy;        /* a worker inside a task */
+	bool        interrupted; /* it was signalled to leave its task alone */
 	bool        alive;       /* a worker that has asked for a task */
 } ProcessSlot;
 
@@ -52,7 +54,18 @@ typedef struct BoardAction
 	int            lane_deaths[MAX_LANES];
 	TimestampTz    lane_due[MAX_LANES];
 	int16          preferred[MAX_LANES]; /* slot that should take the lane, or NOBODY */
+
+	int paces[PACES_PER_ACTION]; /* index in the board's plus 1; 0: no limit */
 } BoardAction;
+
+/* An account or role of which the rows per second are limited. */
+typedef struct BoardPace
+{
+	Oid         database; /* InvalidOid: free */
+	uint64      subject;
+	int         rows_per_second;
+	TimestampTz due; /* of the next chunk */
+} BoardPace;
 
 /* A group that waits for a worker slot. */
 typedef struct Want
@@ -71,6 +84,7 @@ typedef struct Board
 	Marker        crashed[MARKERS_MAX]; /* in flight at a crash, not yet taken up */
 	DatabaseEntry databases[BOARD_MAX_DATABASES];
 	BoardAction   actions[BOARD_MAX_ACTIONS];
+	BoardPace     paces[BOARD_MAX_PACES];
 	int           nwants;
 	Want          wants[BOARD_MAX_WANTS];
 	uint32        next_generation;
@@ -104,6 +118,15 @@ extern void board_wake_idle_workers(Oid database, Oid session_user, int tasks);
 /* ---- tasks: is there one that nobody is inside of, whenever it is due? ---- */
 extern bool board_wants_chunking(const BoardAction *action);
 extern bool board_wants_applying(const BoardAction *action, int lane);
+
+/* ---- pace ---- */
+extern void        board_assign_paces(BoardAction *action, const Pace *paces);
+extern bool        board_is_paced(const BoardAction *action);
+extern TimestampTz board_lane_due(const BoardAction *action, int lane); /* the pace included */
+
+/* A chunk is handed out; it is done, with so many rows. */
+extern void board_charge_chunk(BoardAction *action, TimestampTz now);
+extern void board_correct_charge(BoardAction *action, int rows);
 
 /* ---- suspects ---- */
 

@@ -34,7 +34,7 @@ suspect_is_due(const BoardAction *action, TimestampTz now)
 		return true;
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		if (board_lane_is_suspect(action, lane) && board_wants_applying(action, lane) &&
-			action->lane_due[lane] <= now)
+			board_lane_due(action, lane) <= now)
 			return true;
 	return false;
 }

@@ -100,14 +100,15 @@ board_drop_holder(int slot)
 /* ---- for the worker ---- */
 
 bool
-board_is_closed(int entry, int64 action_no)
+board_wants_no_more(const Task *task)
 {
-	bool closed;
+	const BoardAction *action = &board->actions[task->entry];
+	bool               no_more;
 
 	board_lock();
-	closed = board->actions[entry].action_no != action_no || board->actions[entry].closed;
+	no_more = action->action_no != task->action_no || action->closed || board->slots[task->slot].interrupted;
 	board_unlock();
-	return closed;
+	return no_more;
 }
 
 /* One action's best task for a slot: chunking first, own lanes, then any lane; or only a suspect. */
@@ -135,12 +136,14 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 	}
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 	{
+		TimestampTz due = board_lane_due(action, lane);
+
 		if (!board_wants_applying(action, lane) || (task->alone && !board_lane_is_suspect(action, lane)))
 			continue;
-		if (action->lane_due[lane] > now)
+		if (due > now)
 		{
-			if (*next_due == 0 || action->lane_due[lane] < *next_due)
-				*next_due = action->lane_due[lane];
+			if (*next_due == 0 || due < *next_due)
+				*next_due = due;
 			continue;
 		}
 		if (best < 0 ||
@@ -195,9 +198,13 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 		if (task->kind == TASK_CHUNK)
 			best->chunking_by = slot;
 		else
+		{
 			best->lane_by[task->lane] = slot;
+			board_charge_chunk(best, now);
+		}
 	}
 	board->slots[slot].busy = best != NULL;
+	board->slots[slot].interrupted = false;
 	board->slots[slot].alive = true;
 	board_unlock();
 	return best != NULL;
@@ -262,7 +269,7 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
 }
 
 void
-board_applied(const Task *task, int32 next_chunk)
+board_applied(const Task *task, int32 next_chunk, int rows)
 {
 	BoardAction *action;
 
@@ -273,6 +280,7 @@ board_applied(const Task *task, int32 next_chunk)
 		bool wanted = board_wants_chunking(action);
 		bool needed_calm = needs_calm(action);
 
+		board_correct_charge(action, rows);
 		action->lane_attempts[task->lane] = 0;
 		action->lane_deaths[task->lane] = 0;
 		action->lane_due[task->lane] = 0;

@@ -113,10 +113,30 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
+uint64
+statement_run_latest(Statement *statement, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int           result;
+
+	result = SPI_execute_snapshot(prepared(statement), values, nulls, GetLatestSnapshot(), InvalidSnapshot,
+								  true, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", statement->sql, SPI_result_code_string(result));
+	MemoryContextSwitchTo(context);
+	return SPI_processed;
+}
+
 Portal
 statement_open(Statement *statement, Datum *values, const char *nulls)
 {
 	return SPI_cursor_open(NULL, prepared(statement), values, nulls, true);
+}
+
+Portal
+statement_open_anew(Statement *statement, Datum *values, const char *nulls)
+{
+	return SPI_cursor_open(NULL, prepared(statement), values, nulls, false);
 }
 
 uint64

@@ -50,11 +50,20 @@ typedef struct Statement
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
 
 /*
+ * The same for a query that must see what is committed at this moment, whatever
+ * the isolation level of the transaction.
+ */
+extern uint64 statement_run_latest(Statement *statement, Datum *values, const char *nulls);
+
+/*
  * For results of any size, and for STABLE functions: a query that is fetched
  * piece by piece (results in SPI_tuptable, to be freed by the caller), with the
  * snapshot of the query that called.  SPI_cursor_close() ends it.
  */
 extern Portal statement_open(Statement *statement, Datum *values, const char *nulls);
+
+/* The same with a snapshot of its own, which sees what the transaction has changed. */
+extern Portal statement_open_anew(Statement *statement, Datum *values, const char *nulls);
 extern uint64 statement_fetch(Portal portal, long count);
 
 /* Values of the current result; isnull may be NULL where the column is NOT NULL. */

@@ -26,6 +26,7 @@
 
 #include "base/error_codes.h"
 #include "service/board.h"
+#include "service/clean_text.h"
 #include "service/file_path.h"
 
 /* Whether the canonical path lies below the canonical directory. */
@@ -83,7 +84,7 @@ file_path_resolve(const char *uri)
 
 	if (path[0] != '/')
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid source URI \"%s\"", uri),
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid source URI \"%s\"", clean_text(uri)),
 				 errdetail("A file must be named by its absolute path, without a host."),
 				 errhint("Write three slashes: file:///directory/name.csv")));
 
@@ -98,7 +99,7 @@ file_path_resolve(const char *uri)
 
 	if (realpath(path, resolved) == NULL)
 		ereport(ERROR,
-				(errcode_for_missing_file(), errmsg("could not resolve path \"%s\": %m", path),
+				(errcode_for_missing_file(), errmsg("could not resolve path \"%s\": %m", clean_text(path)),
 				 errdetail("The path is taken literally, without decoding of \"%%\" sequences, on "
 						   "the server's own file system."),
 				 errhint("Check that the file exists on the server and that the server's "
@@ -107,20 +108,20 @@ file_path_resolve(const char *uri)
 	if (!is_below(resolved, root))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to read file \"%s\"", path),
+				 errmsg("permission denied to read file \"%s\"", clean_text(path)),
 				 errdetail("Its real path \"%s\" is not below bulk_action.file_root \"%s\".",
-						   resolved, root),
+						   clean_text(resolved), root),
 				 errhint("Put the file itself, not a link to it, below that directory.")));
 
 	if (stat(resolved, &status) != 0)
 		ereport(ERROR,
-				(errcode_for_missing_file(), errmsg("could not stat file \"%s\": %m", resolved),
+				(errcode_for_missing_file(), errmsg("could not stat file \"%s\": %m", clean_text(resolved)),
 				 errdetail("The file disappeared while it was being checked."),
 				 errhint("Check that the file exists on the server.")));
 
 	if (!S_ISREG(status.st_mode))
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", path),
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", clean_text(path)),
 				 errdetail("Directories, devices, pipes and sockets cannot be read."),
 				 errhint("Name a CSV file.")));
 

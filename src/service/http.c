@@ -1,6 +1,6 @@
 /*
  * http.c
- *		A small HTTP/1.1 client on libcurl; the only file that includes it.
+ *		A small HTTP/1.1 client on libcurl: its life, and one request at a time.
  *
  * How curl and a PostgreSQL process are kept from harming each other:
  *
@@ -8,9 +8,8 @@
  *	 we wait for those, MyLatch and the postmaster's death in one WaitEventSet.
  *	 Interrupts are served between two calls into curl, so that cancelling,
  *	 terminating, and ProcSignalBarrier work in the middle of a transfer.
- * - No callback raises an error, allocates, or serves interrupts: a longjmp
- *	 through curl's frames would leave it in pieces.  Callbacks note what they
- *	 find in the client's fixed fields and in the caller's buffers.
+ * - No callback (http_callbacks.c) raises an error, allocates, or serves
+ *	 interrupts: a longjmp through curl's frames would leave it in pieces.
  * - curl resolves names in threads of its own.  They inherit the signal mask,
  *	 so all signals are blocked during calls that may start one; a handler of
  *	 PostgreSQL must never run in such a thread.
@@ -20,33 +19,21 @@
  * - Handles are released when the client's memory context goes, and before
  *	 shared memory does at process exit.  Both are registered first, then the
  *	 handles are made.
- * - Addresses that callers must not reach are refused where curl opens the
- *	 socket: what is checked is the very address that is connected to, whatever
- *	 the name server said before.
  */
 #include "postgres.h"
 
-#include <curl/curl.h>
-#include <netdb.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <time.h>
 
 #include "base/compat.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
-#include "pure/public_address.h"
 #include "service/http.h"
+#include "service/http_private.h"
 #include "service/http_response.h"
-#include "service/socket_set.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 
 /* Wake up at least so often while curl has set no timer. */
 #define MAX_WAIT_MS 1000
-
-/* All headers of one answer together; S3's take less than 2 KiB. */
-#define MAX_HEADERS_BYTES (64 * 1024)
 
 /* Bytes that curl reads at a time; its default is 16 KiB, its maximum 512. */
 #define RECEIVE_BUFFER_BYTES (256 * 1024L)
@@ -58,45 +45,7 @@
 /* Idle connections kept for the next request. */
 #define MAX_IDLE_CONNECTIONS 2L
 
-struct HttpClient
-{
-	dlist_node            node; /* in live_clients, unless released */
-	bool                  released;
-	MemoryContextCallback release_callback;
-	HttpOptions           options;
-
-	CURLM             *multi;
-	CURL              *easy;     /* NULL before the first request and after a failure */
-	struct curl_slist *headers;  /* of the request under way */
-	bool               attached; /* easy is in multi */
-
-	/* what curl waits for */
-	SocketSet sockets;
-	int64     deadline_ms; /* of monotonic_ms(), -1: none */
-
-	/* the request under way; NULL between requests */
-	const HttpRequest *request;
-	HttpResponse      *response;
-
-	/* what its callbacks noted */
-	char        refused_address[64]; /* the latest, as text; "" if none was */
-	bool        socket_opened;
-	bool        error_body_full;
-	const char *too_long; /* what was, NULL: nothing */
-	size_t      header_bytes;
-	char        curl_error[CURL_ERROR_SIZE];
-};
-
 static dlist_head live_clients = DLIST_STATIC_INIT(live_clients);
-
-static int64
-monotonic_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void
 block_signals(sigset_t *saved)
@@ -111,103 +60,6 @@ static void
 unblock_signals(const sigset_t *saved)
 {
 	sigprocmask(SIG_SETMASK, saved, NULL);
-}
-
-/* ---------- callbacks: no ereport, no palloc, no interrupts ---------- */
-
-static curl_socket_t
-on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
-{
-	HttpClient *client = arg;
-	int         fd;
-
-	if (!client->options.allow_private_address &&
-		!address_is_public(&address->addr))
-	{
-		if (getnameinfo(&address->addr, address->addrlen, client->refused_address,
-						sizeof(client->refused_address), NULL, 0, NI_NUMERICHOST) != 0)
-			strlcpy(client->refused_address, "unknown", sizeof(client->refused_address));
-		return CURL_SOCKET_BAD;
-	}
-	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
-				address->protocol);
-	if (fd < 0)
-		return CURL_SOCKET_BAD;
-	client->socket_opened = true;
-	return fd;
-}
-
-/* Notes which sockets curl waits for. */
-static int
-on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
-{
-	HttpClient *client = arg;
-	uint32      events = 0;
-
-	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
-		events |= WL_SOCKET_READABLE;
-	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
-		events |= WL_SOCKET_WRITEABLE;
-	return socket_set_change(&client->sockets, fd, events) ? 0 : -1;
-}
-
-/* Notes when curl wants to be called even if no socket is ready. */
-static int
-on_timer(CURLM *multi, long timeout_ms, void *arg)
-{
-	HttpClient *client = arg;
-
-	client->deadline_ms = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
-	return 0;
-}
-
-/* One header line, or the status line; not ended by a zero. */
-static size_t
-on_header(char *data, size_t size, size_t count, void *arg)
-{
-	HttpClient *client = arg;
-	size_t      length = size * count;
-
-	client->header_bytes += length;
-	if (client->header_bytes > MAX_HEADERS_BYTES)
-		client->too_long = "The block of headers";
-	else if (!http_response_header(client->response, data, length))
-		client->too_long = "A header";
-	return client->too_long == NULL ? length : 0;
-}
-
-/* Bytes of the body: into the caller's buffer, or those of an error aside. */
-static size_t
-on_body(char *data, size_t size, size_t count, void *arg)
-{
-	HttpClient   *client = arg;
-	HttpResponse *response = client->response;
-	size_t        length = size * count;
-
-	if (response->status >= 200 && response->status < 300)
-	{
-		if (length > client->request->body_size - response->body_length)
-		{
-			client->too_long = "The body";
-			return 0;
-		}
-		memcpy(client->request->body + response->body_length, data, length);
-		response->body_length += length;
-	}
-	else
-	{
-		size_t room = sizeof(response->error_body) - response->error_body_length;
-
-		memcpy(response->error_body + response->error_body_length, data,
-			   Min(length, room));
-		response->error_body_length += Min(length, room);
-		if (length > room)
-		{
-			client->error_body_full = true;
-			return 0;
-		}
-	}
-	return length;
 }
 
 /* ---------- life of a client ---------- */
@@ -344,9 +196,9 @@ http_client_create(MemoryContext parent, const HttpOptions *options)
 	client->multi = curl_multi_init();
 	if (client->multi == NULL)
 		check_multi(CURLM_OUT_OF_MEMORY, "curl_multi_init");
-	MULTI_OPTION(client, CURLMOPT_SOCKETFUNCTION, on_socket);
+	MULTI_OPTION(client, CURLMOPT_SOCKETFUNCTION, http_on_socket);
 	MULTI_OPTION(client, CURLMOPT_SOCKETDATA, client);
-	MULTI_OPTION(client, CURLMOPT_TIMERFUNCTION, on_timer);
+	MULTI_OPTION(client, CURLMOPT_TIMERFUNCTION, http_on_timer);
 	MULTI_OPTION(client, CURLMOPT_TIMERDATA, client);
 	MULTI_OPTION(client, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 	MULTI_OPTION(client, CURLMOPT_MAXCONNECTS, MAX_IDLE_CONNECTIONS);
@@ -390,11 +242,11 @@ create_easy(HttpClient *client)
 	OPTION(client, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
 	OPTION(client, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
 	OPTION(client, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
-	OPTION(client, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	OPTION(client, CURLOPT_OPENSOCKETFUNCTION, http_on_open_socket);
 	OPTION(client, CURLOPT_OPENSOCKETDATA, client);
-	OPTION(client, CURLOPT_HEADERFUNCTION, on_header);
+	OPTION(client, CURLOPT_HEADERFUNCTION, http_on_header);
 	OPTION(client, CURLOPT_HEADERDATA, client);
-	OPTION(client, CURLOPT_WRITEFUNCTION, on_body);
+	OPTION(client, CURLOPT_WRITEFUNCTION, http_on_body);
 	OPTION(client, CURLOPT_WRITEDATA, client);
 	OPTION(client, CURLOPT_ERRORBUFFER, client->curl_error);
 	OPTION(client, CURLOPT_USERAGENT, "bulk_action");
@@ -499,7 +351,7 @@ wait_and_drive(HttpClient *client)
 	int       nready;
 
 	if (client->deadline_ms >= 0)
-		wait_ms = Max(0, Min(wait_ms, client->deadline_ms - monotonic_ms()));
+		wait_ms = Max(0, Min(wait_ms, client->deadline_ms - http_monotonic_ms()));
 	nready = socket_set_wait(&client->sockets, (long) wait_ms, ready);
 	CHECK_FOR_INTERRUPTS();
 
@@ -509,7 +361,7 @@ wait_and_drive(HttpClient *client)
 				  (ready[i].events & WL_SOCKET_WRITEABLE ? CURL_CSELECT_OUT : 0));
 
 	/* curl sets a timer anew where this was too early */
-	if (nready == 0 || (client->deadline_ms >= 0 && monotonic_ms() >= client->deadline_ms))
+	if (nready == 0 || (client->deadline_ms >= 0 && http_monotonic_ms() >= client->deadline_ms))
 	{
 		client->deadline_ms = -1;
 		drive(client, CURL_SOCKET_TIMEOUT, 0);

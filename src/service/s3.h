@@ -1,17 +1,13 @@
 /*
  * s3.h
- *		Reads objects from S3: what is there, and byte ranges of it.
- *
- * Every error is an ereport(ERROR).  Trouble that may pass (timeouts, dropped
- * connections, 5xx, 429) has been retried by then and has SQLSTATE class 08;
- * what will not pass has class BA (base/error_codes.h).  Both functions wait
- * on MyLatch and check for interrupts, and both may be called with no
- * transaction open.
+ *		Objects in S3: where they are, and how requests for them are signed.
  */
 #ifndef BULK_ACTION_S3_H
 #define BULK_ACTION_S3_H
 
 #include "postgres.h"
+
+#include "service/remote_object.h"
 
 typedef struct S3Config
 {
@@ -28,38 +24,10 @@ typedef struct S3Config
 	const char *session_token; /* NULL or empty: none */
 } S3Config;
 
-/* What a HEAD says.  Also the pin that later reads hold on to. */
-typedef struct S3Object
-{
-	int64 size;       /* bytes */
-	char *etag;       /* as sent, with its quotes */
-	char *version_id; /* NULL where the bucket has no versions */
-
-	/* NULL where there is none; aws-chunked, which tells of the upload, is left out */
-	char *content_encoding;
-	char *content_type; /* NULL where there is none */
-} S3Object;
-
-typedef struct S3Client S3Client;
-
 /*
- * Makes a client that lives until `parent` is reset or deleted.  The config is
- * copied.  No network is used yet.
+ * Makes a reader of one object that lives until `parent` is reset or deleted.
+ * The config is copied.  No network is used yet.
  */
-extern S3Client *s3_client_create(MemoryContext parent, const S3Config *config);
-
-/*
- * Finds out size and identity of an object.  The strings of `out` are
- * allocated in CurrentMemoryContext.
- */
-extern void s3_head(S3Client *client, const char *key, S3Object *out);
-
-/*
- * Reads exactly `length` bytes from `offset` of the pinned object into
- * `buffer` and returns `length`.  The range must lie within the object.
- */
-extern size_t s3_read_range(S3Client *client, const char *key,
-							const S3Object *pin, int64 offset, size_t length,
-							char *buffer);
+extern RemoteObject *s3_open(MemoryContext parent, const S3Config *config, const char *key);
 
 #endif /* BULK_ACTION_S3_H */

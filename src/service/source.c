@@ -1,6 +1,7 @@
 /*
  * source.c
- *		Where files come from: one interface over S3 and local files.
+ *		Where files come from: one interface over S3, web servers and local
+ *		files.
  *
  * A source is pinned before its first byte is read, and every read names the
  * pin, so a file that is replaced half-way is an error and never a mixture.
@@ -16,16 +17,19 @@
 #include "storage/fd.h"
 
 #include "base/error_codes.h"
+#include "pure/https_url.h"
 #include "pure/s3_uri.h"
+#include "service/clean_text.h"
 #include "service/file_path.h"
+#include "service/https_options.h"
 #include "service/s3.h"
 #include "service/s3_options.h"
 #include "service/source.h"
 
 struct Source
 {
-	S3Client *s3;  /* NULL: a local file */
-	char     *key; /* in its bucket, or the file's path */
+	RemoteObject *remote; /* NULL: a local file */
+	char         *path;   /* of a local file */
 };
 
 static bool
@@ -34,57 +38,76 @@ is_file_uri(const char *uri)
 	return strncmp(uri, FILE_URI_SCHEME, strlen(FILE_URI_SCHEME)) == 0;
 }
 
+/* The URL that was submitted, from what is shown of it and its query. */
+static char *
+join_query(const char *uri, const char *query)
+{
+	return query == NULL ? pstrdup(uri) : psprintf("%.*s?%s", (int) strcspn(uri, "?"), uri, query);
+}
+
+static RemoteObject *
+open_https(const SourceAddress *address, Oid role, MemoryContext context)
+{
+	HttpsUrl url;
+
+	https_source_parse(join_query(address->uri, address->query), &url);
+	return https_open(context, &url, address->server, role);
+}
+
 /* The server through which the role may read the object. */
 static char *
-find_server(const char *uri, const char *server, Oid role, S3Uri *parsed)
+find_s3_server(const SourceAddress *address, Oid role, S3Uri *parsed)
 {
 	char error[S3_URI_ERROR_SIZE];
 
-	if (!s3_uri_parse(uri, parsed, error, sizeof(error)))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error)));
-	return s3_server_for(parsed->bucket, parsed->key, server, role);
+	if (!s3_uri_parse(address->uri, parsed, error, sizeof(error)))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", clean_text(error))));
+	return s3_server_for(parsed->bucket, parsed->key, address->server, role);
+}
+
+static RemoteObject *
+open_s3(const SourceAddress *address, Oid role, MemoryContext context)
+{
+	S3Uri     parsed;
+	S3Config *config = s3_config_load(find_s3_server(address, role, &parsed), role);
+
+	if (config->bucket == NULL)
+		config->bucket = pstrdup(parsed.bucket);
+	return s3_open(context, config, parsed.key);
 }
 
 Source *
-source_open(const char *uri, const char *server, Oid role, MemoryContext context)
+source_open(const SourceAddress *address, Oid role, MemoryContext context)
 {
-	MemoryContext old;
-	Source       *source;
+	Source *source = MemoryContextAllocZero(context, sizeof(Source));
 
-	if (is_file_uri(uri))
-	{
-		char *path = file_path_resolve(uri);
-
-		source = MemoryContextAllocZero(context, sizeof(Source));
-		source->key = MemoryContextStrdup(context, path);
-	}
+	if (is_file_uri(address->uri))
+		source->path = MemoryContextStrdup(context, file_path_resolve(address->uri));
+	else if (https_url_is_one(address->uri))
+		source->remote = open_https(address, role, context);
 	else
-	{
-		S3Uri     parsed;
-		S3Config *config;
-
-		config = s3_config_load(find_server(uri, server, role, &parsed), role);
-		if (config->bucket == NULL)
-			config->bucket = pstrdup(parsed.bucket);
-
-		old = MemoryContextSwitchTo(context);
-		source = palloc0(sizeof(Source));
-		source->key = pstrdup(parsed.key);
-		source->s3 = s3_client_create(context, config);
-		MemoryContextSwitchTo(old);
-	}
+		source->remote = open_s3(address, role, context);
 	return source;
 }
 
 void
-source_check(const char *uri, const char *server, Oid role)
+source_check(const SourceAddress *address, Oid role)
 {
-	S3Uri parsed;
+	if (is_file_uri(address->uri))
+		(void) file_path_resolve(address->uri);
+	else if (https_url_is_one(address->uri))
+	{
+		HttpsUrl url;
 
-	if (is_file_uri(uri))
-		(void) file_path_resolve(uri);
+		https_source_parse(join_query(address->uri, address->query), &url);
+		(void) https_server_for(&url, address->server, role);
+	}
 	else
-		(void) find_server(uri, server, role, &parsed);
+	{
+		S3Uri parsed;
+
+		(void) find_s3_server(address, role, &parsed);
+	}
 }
 
 /*
@@ -94,19 +117,19 @@ source_check(const char *uri, const char *server, Oid role)
 static int
 open_file(Source *source, struct stat *status)
 {
-	int fd = OpenTransientFilePerm(source->key, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY, 0);
+	int fd = OpenTransientFilePerm(source->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY, 0);
 
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND),
-				 errmsg("could not open file \"%s\": %m", source->key),
+				 errmsg("could not open file \"%s\": %m", clean_text(source->path)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	if (!S_ISREG(status->st_mode))
 	{
 		CloseTransientFile(fd);
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a regular file", source->key),
+				 errmsg("\"%s\" is not a regular file", clean_text(source->path)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	}
 	return fd;
@@ -135,7 +158,7 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 		if (n < 0 && errno != EINTR)
 			ereport(ERROR,
 					(errcode_for_file_access(),
-					 errmsg("could not read file \"%s\": %m", source->key)));
+					 errmsg("could not read file \"%s\": %m", clean_text(source->path))));
 		if (n == 0)
 			break;
 		if (n > 0)
@@ -148,32 +171,26 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 	if (!unchanged)
 		ereport(ERROR,
 				(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
-				 errmsg("file \"%s\" was changed while it was being read", source->key),
+				 errmsg("file \"%s\" was changed while it was being read", clean_text(source->path)),
 				 errhint("Leave the file alone until the action has ended, and submit it again.")));
 }
 
 void
 source_pin(Source *source, SourcePin *pin)
 {
+	struct stat status;
+	int         fd;
+
+	if (source->remote != NULL)
+	{
+		remote_object_pin(source->remote, pin);
+		return;
+	}
+	fd = open_file(source, &status);
 	memset(pin, 0, sizeof(*pin));
-	if (source->s3 != NULL)
-	{
-		S3Object object;
-
-		s3_head(source->s3, source->key, &object);
-		pin->size = object.size;
-		pin->etag = object.etag;
-		pin->version_id = object.version_id;
-	}
-	else
-	{
-		struct stat status;
-		int         fd = open_file(source, &status);
-
-		pin->size = status.st_size;
-		pin->etag = file_etag(&status);
-		CloseTransientFile(fd);
-	}
+	pin->size = status.st_size;
+	pin->etag = file_etag(&status);
+	CloseTransientFile(fd);
 }
 
 void
@@ -181,12 +198,8 @@ source_read(Source *source, const SourcePin *pin, int64 offset, size_t length, c
 {
 	if (length == 0)
 		return;
-	if (source->s3 != NULL)
-	{
-		S3Object object = {.size = pin->size, .etag = pin->etag, .version_id = pin->version_id};
-
-		(void) s3_read_range(source->s3, source->key, &object, offset, length, buffer);
-	}
+	if (source->remote != NULL)
+		remote_object_read(source->remote, pin, offset, length, buffer);
 	else
 		read_file(source, pin, offset, length, buffer);
 }

@@ -40,6 +40,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lock.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/plancache.h"
 #include "utils/portal.h"
@@ -186,6 +187,18 @@ transaction_abort(void)
 	pgstat_report_stat(false);
 }
 
+/* Whoever has called setseed() knows what random() will return. */
+static void
+reseed_random(void)
+{
+	uint32 bits;
+
+	if (!pg_strong_random(&bits, sizeof(bits)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random numbers")));
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(2.0 * bits / PG_UINT32_MAX - 1.0));
+}
+
 void
 session_discard(void)
 {
@@ -195,12 +208,16 @@ session_discard(void)
 	PushActiveSnapshot(GetTransactionSnapshot()); /* for dropping temporary objects */
 	PortalHashTableDeleteAll();
 	ResetAllOptions();
+	force_setting("lock_timeout", LOCK_TIMEOUT); /* others may hold locks on its temporary tables */
+	if (COMPAT_HAS_TRANSACTION_TIMEOUT)
+		force_setting("transaction_timeout", "0");
 	DropAllPreparedStatements();
 	Async_UnlistenAll();
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetPlanCache();
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
+	reseed_random();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }

@@ -46,7 +46,7 @@ extern void transaction_commit(const Submitter *submitter, bool synchronous);
 /* After an ERROR that the caller caught: back to no transaction. */
 extern void transaction_abort(void);
 
-/* Between identities: what DISCARD ALL does. */
+/* Between identities: what DISCARD ALL does.  After an error the session is not fit for another. */
 extern void session_discard(void);
 
 #endif /* BULK_ACTION_TRANSACTION_H */

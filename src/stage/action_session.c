@@ -5,6 +5,9 @@
  * User code may leave things in a session: temporary tables, prepared
  * statements, advisory locks, settings.  They are the submitter's own affair
  * while his action lasts, and are discarded before the next action begins.
+ * Where that does not help (placeholders.c), or does not succeed, which is not
+ * the next action's fault (more temporary tables than locks, for example), the
+ * session ends, and with it the worker.
  */
 #include "postgres.h"
 
@@ -14,6 +17,7 @@
 
 #include "pure/row_codec.h"
 #include "service/bookkeeping.h"
+#include "service/placeholders.h"
 #include "service/transaction.h"
 #include "stage/action_session.h"
 #include "stage/row_plans.h"
@@ -22,6 +26,7 @@ static MemoryContext  context = NULL; /* of the present action */
 static ActionSession *present = NULL;
 static bool           used = false;            /* the session may hold things of an action */
 static bool           source_is_stale = false; /* a server or user mapping has changed */
+static bool           spoiled = false;         /* the session cannot be used for the next action */
 
 void
 action_session_forget(void)
@@ -38,8 +43,16 @@ action_session_discard(void)
 	if (!used)
 		return;
 	row_plans_forget();
+	spoiled = true;
 	session_discard();
+	spoiled = false;
 	used = false;
+}
+
+bool
+action_session_is_spoiled(void)
+{
+	return spoiled;
 }
 
 static void
@@ -80,9 +93,11 @@ action_session_get(int64 action_no)
 	if (session->action != NULL && jobs_read_source(action_no, &source) && source.header != NULL)
 		action_session_set_header(session, source.header, strlen(source.header), source.key_signature);
 	bookkeeping_leave(&books);
+	if (session->action != NULL)
+		spoiled = placeholders_are_left(session->action->submitter.names, session->action->submitter.nsettings);
 	transaction_commit(NULL, false);
 
-	if (session->action == NULL)
+	if (session->action == NULL || spoiled)
 		return NULL;
 	present = session;
 	return session;
@@ -124,11 +139,10 @@ action_session_open_source(ActionSession *session)
 	{
 		session->source_context = AllocSetContextCreate(session->context, "bulk_action source",
 														ALLOCSET_SMALL_SIZES);
-		session->source = source_open(action->source, action->server, action->submitter.role,
-									  session->source_context);
+		session->source = source_open(&action->source, action->submitter.role, session->source_context);
 	}
 	else
-		source_check(action->source, action->server, action->submitter.role);
+		source_check(&action->source, action->submitter.role);
 	submitter_leave(&frame);
 	transaction_commit(NULL, false);
 }

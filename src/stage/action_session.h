@@ -23,10 +23,13 @@ typedef struct ActionSession
 
 /*
  * Makes an action the present one, with no transaction open; NULL if it is not
- * running any more.  When the action changes, whatever the one before left in
+ * running any more, or this session is spoiled.  When the action changes, whatever the one before left in
  * the session is discarded.
  */
 extern ActionSession *action_session_get(int64 action_no);
+
+/* Whether the session is of no use for the action asked for; another process has to do it. */
+extern bool action_session_is_spoiled(void);
 
 /* Opens the source, or sees whether the submitter may read it still; with no transaction open. */
 extern void action_session_open_source(ActionSession *session);

@@ -47,6 +47,7 @@
 #include "stage/constraints.h"
 #include "stage/duplicates.h"
 #include "stage/failure.h"
+#include "stage/permission.h"
 #include "stage/row_apply.h"
 #include "stage/row_batch.h"
 
@@ -407,6 +408,9 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		step->next_chunk = locked ? cursor.next_chunk : 0;
 		return locked ? STEP_BEHIND : STEP_LOCKED;
 	}
+	phase = PHASE_PREPARE;
+	permission_check_action(action);
+	phase = PHASE_BOOKKEEPING;
 	if (action->options.duplicates != DUPLICATES_ALL && !cursor.keys_compared)
 	{
 		bookkeeping_leave(&books);
@@ -496,6 +500,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 	ErrorData *volatile commit_error = NULL;
 	volatile StepResult result = STEP_MORE;
 	volatile int32      next_chunk = 0;
+	volatile int        rows = 0;
 
 	if (context == NULL)
 		context = AllocSetContextCreate(TopMemoryContext, "bulk_action chunk", ALLOCSET_DEFAULT_SIZES);
@@ -512,6 +517,7 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 		{
 			result = apply_step(step, action, header, nfields, task, limit, commit_error);
 			next_chunk = step->next_chunk;
+			rows += step->nrows;
 			commit_error = NULL;
 			/* where one row was at fault the next may not be far */
 			limit = limit > INT_MAX / 2 ? INT_MAX : limit * 2;
@@ -541,6 +547,6 @@ applier_run(const Action *action, const CsvField *header, int nfields, const Tas
 	else if (result == STEP_ELSEWHERE)
 		board_give_back(task, 0);
 	else if (result != STEP_OVER_BUDGET)
-		board_applied(task, next_chunk);
+		board_applied(task, next_chunk, rows);
 	return result != STEP_OVER_BUDGET;
 }

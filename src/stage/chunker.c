@@ -24,16 +24,17 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/error_codes.h"
 #include "base/injection.h"
 #include "pure/lane_assignment.h"
 #include "pure/row_codec.h"
 #include "service/bookkeeping.h"
 #include "service/markers.h"
 #include "stage/chunker.h"
+#include "stage/permission.h"
 #include "stage/segment.h"
 #include "stage/target.h"
 
-#define CHUNK_ROWS  1000
 #define CHUNK_BYTES (1024 * 1024)
 
 /* The first segment is small so that applying starts early; each is twice the one before. */
@@ -115,7 +116,7 @@ write_chunks(const Action *action, const SegmentParse *parse, SourceState *state
 	int  lane_start[MAX_LANES + 1];
 	int *order = route_rows(parse, state->lanes, lane_start);
 	int  generation = jobs_write_generation();
-	int  max_chunks = parse->nrows / CHUNK_ROWS + state->lanes +
+	int  max_chunks = parse->nrows / MAX_CHUNK_ROWS + state->lanes +
 					 (int) (4 * WINDOW_BYTES / CHUNK_BYTES); /* two in a row hold more than CHUNK_BYTES */
 	RowBuffer buffer = {.realloc_fn = segment_buffer_realloc};
 
@@ -132,7 +133,7 @@ write_chunks(const Action *action, const SegmentParse *parse, SourceState *state
 			int count = 0;
 
 			buffer.len = 0;
-			while (at < lane_start[lane + 1] && count < CHUNK_ROWS)
+			while (at < lane_start[lane + 1] && count < MAX_CHUNK_ROWS)
 			{
 				const SegmentRow *row = &parse->rows[order[at]];
 
@@ -193,7 +194,7 @@ decide_lanes(const Action *action, const SegmentParse *parse)
 	if (action->options.order == ORDER_FILE || !parse->target->hashable)
 		return 1;
 	if (parse->ended)
-		return Max(1, Min(MAX_LANES, (parse->seen + CHUNK_ROWS - 1) / CHUNK_ROWS));
+		return Max(1, Min(MAX_LANES, (parse->seen + MAX_CHUNK_ROWS - 1) / MAX_CHUNK_ROWS));
 	return MAX_LANES;
 }
 
@@ -203,6 +204,34 @@ static int64
 segment_size(int segment_no)
 {
 	return segment_no >= 3 ? SEGMENT_LARGEST : SEGMENT_FIRST << segment_no;
+}
+
+/* Inside bookkeeping: an error if a file of so many bytes or rows is larger than it may be. */
+static void
+check_limits(const Action *action, int64 bytes, int64 rows)
+{
+	Failure failure;
+
+	if (!jobs_file_exceeds(action->action_no, bytes, rows, &failure))
+		return;
+	hopeless = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_BULK_ACTION_FILE_TOO_LARGE), errmsg_internal("%s", failure.message),
+			 errdetail_internal("%s", failure.detail), errhint("%s", failure.hint)));
+}
+
+static void
+check_size(const Action *action, int64 bytes)
+{
+	Bookkeeping books;
+
+	transaction_start();
+	MemoryContextSwitchTo(task_context);
+	bookkeeping_enter(&books);
+	check_limits(action, bytes, 0);
+	bookkeeping_leave(&books);
+	transaction_commit(NULL, false);
+	MemoryContextSwitchTo(task_context);
 }
 
 /* Step 1: where the source stands, pinning it if this is the beginning. */
@@ -216,11 +245,12 @@ find_place(ActionSession *session, SourceState *state)
 	MemoryContextSwitchTo(task_context);
 	bookkeeping_enter(&books);
 	found = jobs_read_source(session->action->action_no, state);
+	hopeless = true;
+	permission_check_action(session->action);
 	bookkeeping_leave(&books);
 	transaction_commit(NULL, false);
 	MemoryContextSwitchTo(task_context);
 
-	hopeless = true;
 	action_session_open_source(session);
 	MemoryContextSwitchTo(task_context);
 	if (!found)
@@ -228,6 +258,7 @@ find_place(ActionSession *session, SourceState *state)
 		SourcePin pin;
 
 		source_pin(session->source, &pin);
+		check_size(session->action, pin.size);
 		state->size = pin.size;
 		state->etag = pin.etag;
 		state->version_id = pin.version_id;
@@ -281,7 +312,6 @@ write_segment(const Action *action, const SegmentParse *parse, SourceState *stat
 	segment.first_line = state->next_line;
 	segment.row_count = parse->nrows + parse->nerrors;
 	segment.parse_errors = parse->nerrors;
-	state->rows_read += segment.row_count;
 	state->parse_errors += parse->nerrors;
 	write_chunks(action, parse, state, &segment);
 	jobs_insert_errors(action->action_no, parse->errors, parse->nerrors);
@@ -297,6 +327,7 @@ advance(const SegmentParse *parse, SourceState *state)
 	{
 		/* All keys are known: from the beginning, for the rows. */
 		state->scanning = false;
+		state->rows_read = 0;
 		state->next_segment = 0;
 		state->next_offset = 0;
 		state->next_line = 1;
@@ -365,6 +396,8 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 
 	hopeless = false;
 	bookkeeping_enter(&books);
+	state->rows_read += parse->seen;
+	check_limits(action, 0, state->rows_read);
 	if (state->lanes == 0)
 	{
 		state->lanes = decide_lanes(action, parse);

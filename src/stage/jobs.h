@@ -15,6 +15,7 @@
 
 #include "service/board.h"
 #include "service/markers.h"
+#include "service/source.h"
 #include "service/transaction.h"
 #include "stage/options.h"
 
@@ -25,8 +26,8 @@ typedef struct Action
 {
 	int64         action_no;
 	char         *id; /* uuid as text */
-	char         *source;
-	char         *server; /* NULL for file:// */
+	char         *entity_type;
+	SourceAddress source;
 	Submitter     submitter;
 	Oid           target;
 	char         *target_schema;
@@ -43,24 +44,8 @@ typedef struct Action
 /* NULL if the action does not exist or is not running. */
 extern Action *jobs_load_action(int64 action_no, MemoryContext context);
 
-/* The head of a stream, or an action behind it that is still on the board. */
-typedef struct StreamHead
-{
-	int64 action_no;
-	char *id;
-	char *state;
-	Oid   session_role;
-	int   priority;
-} StreamHead;
-
 /* Gives newly seen actions their position in their stream. */
 extern void jobs_position_actions(void);
-
-/*
- * Unfinished actions that are first in their stream, at most max and, of one
- * session user, as many as may be on the board; the most urgent of each first.
- */
-extern int  jobs_stream_heads(StreamHead **heads, int max);
 extern void jobs_start_action(int64 action_no);
 
 extern void jobs_read_progress(int64 action_no, ActionProgress *progress);
@@ -103,18 +88,18 @@ typedef struct ActionEvent
 	int64   event_no;
 	int64   action_no;
 	char   *action_id; /* NULL: the action has ended */
-	char   *kind;      /* cancel, pause, resume, retry, failed, trouble */
+	char   *kind;      /* cancel, pause, resume, retry, adopt, failed, trouble */
 	Datum   options;   /* jsonb */
 	bool    options_null;
 	Failure failure;
 } ActionEvent;
 
 /*
- * Events after a number, the oldest first, up to max.  Those of an action that
- * ends are deleted with that, in the same transaction, so that none is lost in
- * between.
+ * The first event after a number; false if there is none.  Those of an action
+ * that ends are deleted with that, in the same transaction, so that none is
+ * lost in between.
  */
-extern int  jobs_read_events(ActionEvent **events, int64 after, int max);
+extern bool jobs_read_event(ActionEvent *event, int64 after);
 extern void jobs_delete_event(int64 event_no);
 
 /* Those that ask for a rest or its end, up to this one: they have been acted upon. */
@@ -123,6 +108,35 @@ extern void jobs_delete_rest_events(int64 action_no, int64 event_no);
 /* Reports what ends the action, or with trouble what it is to be paused for. */
 extern void jobs_report_failure(int64 action_no, const Failure *failure, bool trouble);
 extern void jobs_notify(int64 action_no);
+
+/* ---- the heads of streams (jobs_heads.c) ---- */
+
+/* The head of a stream, or an action behind it that is still on the board. */
+typedef struct StreamHead
+{
+	int64 action_no;
+	char *id;
+	char *state;
+	Oid   session_role;
+	char *account_id;
+	Oid   submitted_role;
+	int   priority;
+	Pace  paces[PACES_PER_ACTION];
+} StreamHead;
+
+/*
+ * Unfinished actions that are first in their stream, at most max and, of one
+ * session user, account and role, as many as may be worked on at once.
+ */
+extern int jobs_stream_heads(StreamHead **heads, int max);
+
+/* ---- limits of files (jobs_limits.c) ---- */
+
+/*
+ * True, and *failure says so, if a file with so many bytes or rows is larger
+ * than the limits of the action's account and role allow.
+ */
+extern bool jobs_file_exceeds(int64 action_no, int64 bytes, int64 rows, Failure *failure);
 
 /* ---- after crashes (jobs_crashes.c) ---- */
 
@@ -148,6 +162,25 @@ extern bool jobs_has_dead_letters(int64 action_no, Failure *failure);
 /* Puts them back behind all others. */
 extern void jobs_requeue_dead_letters(int64 action_no);
 
+/* ---- in a copy of a database (jobs_copies.c) ---- */
+
+/* An action that was submitted in another database, of which this one is a copy. */
+typedef struct CopiedAction
+{
+	int64 action_no;
+	char *id;
+	char *origin;
+} CopiedAction;
+
+/* Those that do not rest yet; returns how many. */
+extern int jobs_read_copied(CopiedAction **actions);
+
+/* Asks for all that has not ended or has failed to be adopted; returns how many that are. */
+extern int64 jobs_request_adoption(void);
+
+/* It is this database's own from now on, at the end of its stream. */
+extern void jobs_adopt_action(int64 action_no);
+
 /* ---- error budget (jobs_budget.c) ---- */
 
 /*
@@ -159,7 +192,7 @@ extern bool jobs_budget_exceeded(int64 action_no, bool at_end, Failure *failure)
 
 /* ---- forgetting (jobs_retention.c) ---- */
 
-/* Forgets the actions of this user that ended longer ago than that; returns how many. */
+/* Forgets the actions that this user may see and that ended longer ago than that; returns how many. */
 extern int64 jobs_purge(Oid user, const Interval *older_than);
 
 /* A limited part of what ended so long ago, of all users; true if there may be more to do. */

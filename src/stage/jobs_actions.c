@@ -37,8 +37,10 @@ jobs_load_action(int64 action_no, MemoryContext context)
 {
 	static Statement statement = {
 		"SELECT id, source, server, submitted_role, session_role, settings,"
-		" target::oid, target_schema, target_name, key_columns, update_columns, options, action_type"
-		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'",
+		" target::oid, target_schema, target_name, key_columns, update_columns, options, action_type, entity_type,"
+		" source_query"
+		" FROM bulk_action_internal.actions WHERE action_no = $1 AND state = 'running'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID}};
 	Datum         values[] = {Int64GetDatum(action_no)};
 	MemoryContext old;
@@ -55,8 +57,9 @@ jobs_load_action(int64 action_no, MemoryContext context)
 	action = palloc0(sizeof(Action));
 	action->action_no = action_no;
 	action->id = statement_text(0, 1);
-	action->source = statement_text(0, 2);
-	action->server = statement_text(0, 3);
+	action->source.uri = statement_text(0, 2);
+	action->source.server = statement_text(0, 3);
+	action->source.query = statement_text(0, 15);
 	action->submitter.role = DatumGetObjectId(statement_value(0, 4, NULL));
 	action->submitter.session_role = DatumGetObjectId(statement_value(0, 5, NULL));
 	settings = name_array(statement_value(0, 6, NULL), TEXTOID, -1, TYPALIGN_INT, &n);
@@ -81,6 +84,7 @@ jobs_load_action(int64 action_no, MemoryContext context)
 											&action->nupdates);
 	options_parse(DatumGetJsonbP(statement_value(0, 12, NULL)), &action->options);
 	action->type = action_type_parse(statement_text(0, 13));
+	action->entity_type = statement_text(0, 14);
 	MemoryContextSwitchTo(old);
 	return action;
 }
@@ -99,39 +103,6 @@ jobs_position_actions(void)
 		{InvalidOid}};
 
 	(void) statement_run(&statement, NULL, NULL);
-}
-
-int
-jobs_stream_heads(StreamHead **heads, int max)
-{
-	static Statement statement = {
-		"SELECT head.action_no, head.id, head.state, head.session_role, head.priority"
-		" FROM (SELECT s.*, pg_catalog.row_number() OVER (PARTITION BY s.session_role"
-		"   ORDER BY s.state = 'running' DESC, s.priority DESC, s.action_no) AS rank"
-		"  FROM (SELECT DISTINCT ON (account_id, entity_type) action_no, id, state, session_role,"
-		"    coalesce((options ->> 'priority')::numeric::integer, 0) AS priority"
-		"   FROM bulk_action_internal.actions"
-		"   WHERE state IN ('queued', 'running', 'paused') AND stream_position IS NOT NULL"
-		"   ORDER BY account_id, entity_type, stream_position) AS s"
-		"  WHERE s.state <> 'paused') AS head"
-		" WHERE head.rank <= $2"
-		" ORDER BY head.state = 'running' DESC, head.rank, head.action_no LIMIT $1",
-		{INT4OID, INT8OID}};
-	Datum values[] = {Int32GetDatum(max), Int64GetDatum(BOARD_MAX_SHARE)};
-	int   n = (int) statement_run(&statement, values, NULL);
-
-	*heads = palloc0(sizeof(StreamHead) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		StreamHead *head = &(*heads)[i];
-
-		head->action_no = DatumGetInt64(statement_value(i, 1, NULL));
-		head->id = statement_text(i, 2);
-		head->state = statement_text(i, 3);
-		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
-		head->priority = DatumGetInt32(statement_value(i, 5, NULL));
-	}
-	return n;
 }
 
 void
@@ -245,7 +216,8 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 	static Statement finish = {
 		"UPDATE bulk_action_internal.actions SET state = $2,"
 		" finished_at = pg_catalog.clock_timestamp(),"
-		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6"
+		" error_code = $3, error_message = $4, error_detail = $5, error_hint = $6,"
+		" source_query = CASE WHEN $2 = 'failed' THEN source_query END"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
 	static Statement always[] = {
@@ -257,6 +229,7 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 		{"DELETE FROM bulk_action_internal.segments WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.keys WHERE action_no = $1", {INT8OID}},
 		{"DELETE FROM bulk_action_internal.duplicates WHERE action_no = $1", {INT8OID}},
+		{"DELETE FROM bulk_action_internal.parked WHERE action_no = $1", {INT8OID}},
 	};
 	Datum values[6];
 	char  nulls[7] = "      ";
@@ -280,8 +253,8 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 			(void) statement_run(&queue[i], values, NULL);
 }
 
-int
-jobs_read_events(ActionEvent **events, int64 after, int max)
+bool
+jobs_read_event(ActionEvent *event, int64 after)
 {
 	static Statement statement = {
 		"SELECT e.event_no, e.action_no, e.kind, e.error_code, e.error_message, e.error_detail,"
@@ -289,27 +262,22 @@ jobs_read_events(ActionEvent **events, int64 after, int max)
 		" FROM bulk_action_internal.events AS e"
 		" LEFT JOIN bulk_action_internal.actions AS a"
 		"  ON a.action_no = e.action_no AND a.state IN ('queued', 'running', 'paused')"
-		" WHERE e.event_no > $1 ORDER BY e.event_no LIMIT $2",
-		{INT8OID, INT4OID}};
-	Datum values[] = {Int64GetDatum(after), Int32GetDatum(max)};
-	int   n = (int) statement_run(&statement, values, NULL);
+		" WHERE e.event_no > $1 ORDER BY e.event_no LIMIT 1",
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(after)};
 
-	*events = palloc0(sizeof(ActionEvent) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		ActionEvent *event = &(*events)[i];
-
-		event->event_no = DatumGetInt64(statement_value(i, 1, NULL));
-		event->action_no = DatumGetInt64(statement_value(i, 2, NULL));
-		event->kind = statement_text(i, 3);
-		event->failure.code = statement_text(i, 4);
-		event->failure.message = statement_text(i, 5);
-		event->failure.detail = statement_text(i, 6);
-		event->failure.hint = statement_text(i, 7);
-		event->action_id = statement_text(i, 8);
-		event->options = statement_value(i, 9, &event->options_null);
-	}
-	return n;
+	if (statement_run(&statement, values, NULL) == 0)
+		return false;
+	event->event_no = DatumGetInt64(statement_value(0, 1, NULL));
+	event->action_no = DatumGetInt64(statement_value(0, 2, NULL));
+	event->kind = statement_text(0, 3);
+	event->failure.code = statement_text(0, 4);
+	event->failure.message = statement_text(0, 5);
+	event->failure.detail = statement_text(0, 6);
+	event->failure.hint = statement_text(0, 7);
+	event->action_id = statement_text(0, 8);
+	event->options = statement_value(0, 9, &event->options_null);
+	return true;
 }
 
 void
@@ -349,7 +317,8 @@ jobs_resume_action(int64 action_no)
 	static Statement statement = {
 		"UPDATE bulk_action_internal.actions SET state = 'queued', error_code = NULL,"
 		" error_message = NULL, error_detail = NULL, error_hint = NULL"
-		" WHERE action_no = $1 AND state = 'paused'",
+		" WHERE action_no = $1 AND state = 'paused'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID}};
 	Datum values[] = {Int64GetDatum(action_no)};
 
@@ -363,7 +332,8 @@ jobs_retry_action(int64 action_no, Datum options, bool options_null)
 		"UPDATE bulk_action_internal.actions SET state = 'queued', stream_position = NULL,"
 		" finished_at = NULL, error_code = NULL, error_message = NULL, error_detail = NULL,"
 		" error_hint = NULL, options = options OPERATOR(pg_catalog.||) coalesce($2, '{}')"
-		" WHERE action_no = $1 AND state = 'failed'",
+		" WHERE action_no = $1 AND state = 'failed'"
+		" AND origin = bulk_action_internal.this_database()",
 		{INT8OID, JSONBOID}};
 	Datum values[] = {Int64GetDatum(action_no), options};
 

@@ -8,6 +8,9 @@
  * been deleted, so many in each transaction.  Rows that somebody has locked are
  * passed over until the next time.
  *
+ * Purge keeps what a limit of submissions per minute has to count, or purging
+ * would be a way round it.
+ *
  * Chunks are not deleted: without a running action they are dead, and go with
  * their generation (jobs_rotate).
  */
@@ -60,7 +63,10 @@ jobs_purge(Oid user, const Interval *older_than)
 		"   SELECT f.action_no FROM bulk_action_internal.actions AS f"
 		"   WHERE f.state IN ('completed', 'cancelled', 'failed')"
 		"   AND f.finished_at < pg_catalog.now() - $2"
-		"   AND pg_catalog.pg_has_role($1, f.submitted_role, 'USAGE')"
+		"   AND bulk_action_internal.may_see($1, f.submitted_role, f.account_id)"
+		"   AND (f.submitted_at < pg_catalog.clock_timestamp() - interval '1 minute'"
+		"    OR NOT EXISTS (SELECT FROM bulk_action_internal.limits AS l"
+		"     WHERE l.submissions_per_minute IS NOT NULL))"
 		"   FOR UPDATE SKIP LOCKED)"
 		"  RETURNING a.action_no)" TABLES_OF_ACTIONS(PURGE_TABLE) " SELECT pg_catalog.count(*) FROM purged",
 		{OIDOID, INTERVALOID}};

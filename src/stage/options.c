@@ -13,6 +13,7 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "service/clean_text.h"
 #include "service/near_match.h"
 #include "stage/options.h"
 #include "stage/options_values.h"
@@ -29,7 +30,6 @@ static const char *const empty_words[] = {"keep", "null", "value", NULL};
 static const char *const missing_words[] = {"report", "insert", "error", NULL};
 static const char *const conflict_words[] = {"error", "skip", "update", NULL};
 static const char *const unknown_words[] = {"error", "ignore", NULL};
-static const char *const action_words[] = {"bulk_update", "bulk_insert", "bulk_upsert", "bulk_delete", NULL};
 
 /* Which action types an option is for. */
 #define FOR(type) (1 << (type))
@@ -110,7 +110,7 @@ rule_find(const char *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" does not exist", name),
+			 errmsg("bulk action option \"%s\" does not exist", clean_text(name)),
 			 errdetail("The options are: %s.", valid.data),
 			 match.best != NULL ?
 				 errhint("Perhaps you meant \"%s\".", match.best) :
@@ -134,7 +134,7 @@ options_find_word(const char *what, const char *const *words, const char *value)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s must not be \"%s\"", what, value),
+			 errmsg("%s must not be \"%s\"", what, clean_text(value)),
 			 errdetail("It can be: %s.", valid.data),
 			 match.best != NULL ? errhint("Perhaps you meant \"%s\".", match.best) :
 								  errhint("Leave it out to have \"%s\".", words[0])));
@@ -185,7 +185,7 @@ read_max_errors(const char *name, const JsonbValue *value, ActionOptions *option
 		given = pstrdup(options_type_name(value->type));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("bulk action option \"%s\" must not be %s", name, given),
+			 errmsg("bulk action option \"%s\" must not be %s", name, clean_text(given)),
 			 errdetail("It can be a whole number of rows from 0, or a share of the rows like \"5%%\" or "
 					   "\"0.25%%\", up to \"100%%\" and with at most four decimals."),
 			 errhint("Leave it out to have %d.", MAX_ERRORS_DEFAULT)));
@@ -279,9 +279,12 @@ options_parse(Jsonb *json, ActionOptions *options)
 /* ---- the type ---- */
 
 ActionType
-action_type_parse(const char *name)
+options_effective_type(ActionType type, const ActionOptions *options)
 {
-	return options_find_word("action type", action_words, name);
+	bool both = (type == ACTION_UPDATE && options->on_missing == MISSING_INSERT) ||
+				(type == ACTION_INSERT && options->on_conflict == CONFLICT_UPDATE);
+
+	return both ? ACTION_UPSERT : type;
 }
 
 static void
@@ -302,7 +305,7 @@ options_check(ActionType type, const ActionOptions *options)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("bulk action option \"%s\" does not go with action type \"%s\"", option_rules[i].name,
-							action_words[type]),
+							action_types[type]),
 					 errdetail("There is nothing that it could change there."),
 					 errhint("Leave it out.")));
 	if (type == ACTION_DELETE && options->on_missing == MISSING_INSERT)

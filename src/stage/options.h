@@ -10,6 +10,7 @@
 #include "utils/jsonb.h"
 
 #include "pure/error_budget.h"
+#include "stage/action_type.h"
 
 /* What becomes of rows of a file that have the same key. */
 typedef enum DuplicatesMode
@@ -105,17 +106,8 @@ typedef struct ActionOptions
  */
 extern void options_parse(Jsonb *json, ActionOptions *options);
 
-/* What an action does. */
-typedef enum ActionType
-{
-	ACTION_UPDATE,
-	ACTION_INSERT,
-	ACTION_UPSERT,
-	ACTION_DELETE
-} ActionType;
-
-/* Errors (22023) for what is none of bulk_update, bulk_insert, bulk_upsert, bulk_delete. */
-extern ActionType action_type_parse(const char *name);
+/* What it comes to with these options: updating and inserting is an upsert, however it is called. */
+extern ActionType options_effective_type(ActionType type, const ActionOptions *options);
 
 /* Errors (22023) for options that do not go with the type, or with each other. */
 extern void options_check(ActionType type, const ActionOptions *options);

@@ -15,7 +15,7 @@
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
-#include "service/near_match.h"
+#include "service/clean_text.h"
 #include "stage/options_values.h"
 
 static const char *const overwrite_words[] = {"always", "only_if_empty", "never", NULL};
@@ -58,7 +58,7 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 	JsonbIterator     *iterator = JsonbIteratorInit(object);
 	JsonbValue         value;
 	JsonbIteratorToken token;
-	const char        *what = psprintf("bulk action option \"columns\": \"%s\"", rule->header);
+	const char        *what = psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header));
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
@@ -102,7 +102,7 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 		rule->header = string_of(&item);
 		(void) JsonbIteratorNext(&iterator, &item, true);
 		if (item.type == jbvString)
-			rule->column = read_name(psprintf("bulk action option \"columns\": \"%s\"", rule->header), &item);
+			rule->column = read_name(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item);
 		else if (item.type == jbvBinary && JsonContainerIsObject(item.val.binary.data))
 		{
 			/* without another name it has its own */
@@ -110,7 +110,7 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 			read_rule(rule, item.val.binary.data);
 		}
 		else if (item.type != jbvNull)
-			wrong_value(psprintf("bulk action option \"columns\": \"%s\"", rule->header), &item,
+			wrong_value(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item,
 						"a string, an object, or null to ignore the column");
 	}
 }

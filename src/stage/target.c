@@ -36,6 +36,7 @@
 #include "base/compat.h"
 #include "pure/error_report.h"
 #include "pure/lane_assignment.h"
+#include "service/clean_text.h"
 #include "service/transaction.h"
 #include "stage/target.h"
 #include "stage/target_columns.h"

@@ -25,6 +25,7 @@
 
 #include "base/compat.h"
 #include "pure/error_report.h"
+#include "service/clean_text.h"
 #include "service/near_match.h"
 #include "service/transaction.h"
 #include "stage/target_columns.h"
@@ -123,7 +124,7 @@ find_folded(TupleDesc desc, const char *name)
 		if (found != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_AMBIGUOUS_COLUMN),
-					 errmsg("column \"%s\" of the header is ambiguous", name),
+					 errmsg("column \"%s\" of the header is ambiguous", clean_text(name)),
 					 errdetail("The table has \"%s\" and \"%s\".", NameStr(found->attname),
 							   NameStr(attribute->attname)),
 					 errhint("Say which one is meant in option \"columns\".")));
@@ -168,9 +169,9 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 wanted[0] == '\0' ? errmsg("field %d of the header is empty", field + 1) :
-			 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", wanted,
+			 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", clean_text(wanted),
 										target->qualified_name) :
-								 errmsg("column \"%s\" of the header may not be set", wanted),
+								 errmsg("column \"%s\" of the header may not be set", clean_text(wanted)),
 			 match.best != NULL && attribute == NULL ?
 				 errhint("Perhaps you meant \"%s\". The header may have these columns: %s.", match.best,
 						 list_allowed(action, target, desc)) :
@@ -243,7 +244,7 @@ check_all_there(const Action *action, const Target *target, const CsvField *head
 		if (!found)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("the header lacks column \"%s\"", action->options.columns[i].header),
+					 errmsg("the header lacks column \"%s\"", clean_text(action->options.columns[i].header)),
 					 errdetail("Option \"columns\" says what it is for."),
 					 errhint("Correct the option or the file.")));
 	}
@@ -256,7 +257,7 @@ check_all_there(const Action *action, const Target *target, const CsvField *head
 		if (!found)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("the header lacks column \"%s\"", action->options.match[i]),
+					 errmsg("the header lacks column \"%s\"", clean_text(action->options.match[i])),
 					 errdetail("Option \"match\" says that it has to match."),
 					 errhint("Correct the option or the file.")));
 	}

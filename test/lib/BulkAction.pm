@@ -40,7 +40,7 @@ our @EXPORT = qw(
   checksum_of same_content
   contacts_csv csv_line write_file read_file
   apply_serially
-  s3 s3_uri s3_key s3_put s3_get s3_head s3_delete s3_request
+  s3 s3_uri s3_key s3_put s3_get s3_head s3_delete s3_request s3_presign
   new_proxy
   injection_points inject is_injected wait_for_injected
 );
@@ -286,8 +286,9 @@ SQL
 	return $table;
 }
 
-# register_contacts($node, %options): the table as the entity `contact`.
+# register_contacts($node, %options): the table as the entity `contact`, which everybody may submit to.
 #   entity => 'contact'  table => 'public.contacts'  key => 'id'  update => [columns]  db, as
+#   grant => 'public'   the grantee; undef: nobody but the owner of the table
 sub register_contacts
 {
 	my ($node, %option) = @_;
@@ -295,13 +296,16 @@ sub register_contacts
 	  $option{update}
 	  ? 'ARRAY[' . join(', ', map { _literal($_) } @{ $option{update} }) . ']'
 	  : 'NULL';
+	my $entity = _literal($option{entity} // 'contact');
+	my $grantee = exists $option{grant} ? $option{grant} : 'public';
 	value_of(
 		$node,
 		sprintf("SELECT bulk_action.bulk_action_register_entity(%s, %s, ARRAY[%s], %s)",
-			_literal($option{entity} // 'contact'),
+			$entity,
 			_literal($option{table} // 'public.contacts'),
 			_literal($option{key} // 'id'),
-			$update),
+			$update)
+		  . (defined $grantee ? "; SELECT bulk_action.bulk_action_grant($entity, " . _literal($grantee) . ')' : ''),
 		%option);
 }
 
@@ -708,6 +712,29 @@ sub s3_request
 	my $http = HTTP::Tiny->new(timeout => 120, max_redirect => 0, proxy => undef,
 		http_proxy => undef, no_proxy => [$host]);
 	return $http->request($method, "$endpoint$path" . (length $query ? "?$query" : ''), \%request);
+}
+
+# s3_presign($key, %options): a URL that whoever has it may use, for a while.
+#   method => 'GET'   expires => 600 (seconds)   age => 0 (seconds ago at which it was signed)
+#   endpoint          endpoint_tls of the S3 server
+sub s3_presign
+{
+	my ($key, %option) = @_;
+	my $s3 = s3();
+	my $endpoint = $option{endpoint} // $s3->{endpoint_tls};
+	my ($host) = $endpoint =~ m{^https?://([^/]+)};
+	my $path = "/$s3->{bucket}/" . s3_key($key);
+	my @then = gmtime(time - ($option{age} // 0));
+	my ($day, $stamp) = (strftime('%Y%m%d', @then), strftime('%Y%m%dT%H%M%SZ', @then));
+	my $scope = "$day/$s3->{region}/s3/aws4_request";
+	my $query = join '&', 'X-Amz-Algorithm=AWS4-HMAC-SHA256',
+	  'X-Amz-Credential=' . "$s3->{access_key_id}/$scope" =~ s{/}{%2F}gr, "X-Amz-Date=$stamp",
+	  'X-Amz-Expires=' . ($option{expires} // 600), 'X-Amz-SignedHeaders=host';
+	my $canonical = join "\n", $option{method} // 'GET', $path, $query, "host:$host", '', 'host', 'UNSIGNED-PAYLOAD';
+	my $signing_key = 'AWS4' . $s3->{secret_access_key};
+	$signing_key = hmac_sha256($_, $signing_key) foreach $day, $s3->{region}, 's3', 'aws4_request';
+	my $signature = hmac_sha256_hex(join("\n", 'AWS4-HMAC-SHA256', $stamp, $scope, sha256_hex($canonical)), $signing_key);
+	return "$endpoint$path?$query&X-Amz-Signature=$signature";
 }
 
 # --- injection -------------------------------------------------------------------------------------

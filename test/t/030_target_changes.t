@@ -36,6 +36,7 @@ INSERT INTO app.target SELECT i, 'name ' || i, i % 90, 'old', 'spare' FROM gener
 GRANT USAGE ON SCHEMA app, other TO clerk;
 GRANT SELECT (id), UPDATE (name, age, notes) ON app.target TO clerk;
 SELECT bulk_action.bulk_action_register_entity('target', 'app.target', '{id}');
+SELECT bulk_action.bulk_action_grant('target', 'public');
 SQL
 	my $csv = "id,age,notes\n" . join '', map { "$_," . ($_ + 1) % 90 . ",new $_$fill\n" } 1 .. $rows;
 	return (s3_put('target.csv', content => $csv), $csv);
@@ -213,8 +214,10 @@ CREATE POLICY even ON app.target_serial TO clerk USING (id % 2 = 0);
 ALTER TABLE app.target_serial ENABLE ROW LEVEL SECURITY;
 COPY
 	check => sub { is($_[0]{not_found}, 100, 'those are not found') });
-before_the_run('the entity is no longer registered',
-	change => "SELECT bulk_action.bulk_action_unregister_entity('target')");
+before_the_run('the entity is no longer registered, and with it the permission is gone',
+	change => "SELECT bulk_action.bulk_action_unregister_entity('target')",
+	code => '42501', message => qr/^permission denied for entity type "target"$/, like => qr/"clerk".*has not been granted/,
+	@untouched);
 before_the_run('the entity is registered with other columns',
 	change => "SELECT bulk_action.bulk_action_register_entity('target', 'app.target', '{id}', '{name}')");
 

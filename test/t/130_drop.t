@@ -262,6 +262,7 @@ BEGIN;
 DROP EXTENSION bulk_action CASCADE;
 CREATE EXTENSION bulk_action;
 SELECT FROM bulk_action.bulk_action_register_entity('contact', 'public.contacts', ARRAY['id']);
+SELECT FROM bulk_action.bulk_action_grant('contact', 'public');
 GRANT USAGE ON SCHEMA bulk_action TO alice;
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA bulk_action TO alice;
 DROP TABLE public.contacts_serial;

@@ -74,6 +74,7 @@ sub set_up
 		$sql .= "CREATE SCHEMA $schema; SET search_path = $schema, public;\n$case->{ddl};\n";
 		$sql .= "GRANT USAGE ON SCHEMA $schema TO clerk;\n";
 		$sql .= "SELECT bulk_action.bulk_action_register_entity('$schema', '$schema.target', '{id}');\n";
+		$sql .= "SELECT bulk_action.bulk_action_grant('$schema', 'public');\n";
 	}
 	$sql .= "SET SESSION AUTHORIZATION $case->{as};\n" if $case->{as};
 	foreach my $order (qw(key file))

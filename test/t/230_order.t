@@ -151,6 +151,7 @@ BEGIN
 END $$;
 CREATE TRIGGER note AFTER UPDATE ON public.jobs REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.note();
 SELECT bulk_action.bulk_action_register_entity('jobs', 'public.jobs', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('jobs', 'public');
 SQL
 wait_for($node, "SELECT count(*) <= 1 FROM pg_stat_activity WHERE backend_type = 'bulk_action worker'");
 

@@ -172,6 +172,25 @@ sub is_serial
 	$holder->quit;
 }
 
+{
+	# interrupted and told to go on at once, more often than a task may fail
+	my $csv = next_file();
+	my $holder = hold_chunk();
+	my $id = submit($csv);
+	foreach my $n (1 .. 3)
+	{
+		wait_until_held();
+		value_of($node, "BEGIN; SELECT bulk_action.bulk_action_pause('$id'); SELECT bulk_action.bulk_action_resume('$id'); COMMIT", as => 'alice');
+		wait_for($node, "SELECT NOT EXISTS (SELECT FROM bulk_action_internal.events)");
+	}
+	wait_until_held();
+	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'"), 'running', 'interrupts that we asked for are no failed tries');
+	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
+	wait_for_state($id, 'completed');
+	is_serial($id, $csv, 'paused and resumed at once, three times');
+	$holder->quit;
+}
+
 # --- trouble that does not pass ------------------------------------------------------------------------------
 
 foreach my $code (qw(53100 40001))
@@ -193,9 +212,10 @@ foreach my $code (qw(53100 40001))
 # --- retry -----------------------------------------------------------------------------------------------------
 
 {
-	my ($csv, $next) = (next_file(), next_file(rows => 300));
+	# one lane, and contact 7000 in its second chunk: others are left whatever the workers do meanwhile
+	my ($csv, $next) = (next_file(order => 'reversed'), next_file(rows => 300));
 	my $holder = hold_chunk();
-	my $id = submit($csv);
+	my $id = submit($csv, options => '{"order": "file"}');
 	wait_until_held();
 	wait_for($node, "SELECT total_is_final FROM bulk_action.bulk_action_stat('$id')");
 	$node->safe_psql('postgres', 'REVOKE UPDATE ON public.contacts FROM alice');
@@ -235,10 +255,44 @@ foreach my $code (qw(53100 40001))
 	is(value_of($node, "SELECT error_code FROM bulk_action.bulk_actions WHERE id = '$id'"), 'BA422', 'too many rows fail');
 	my (undef, undef, $error) = $node->psql('postgres', "SET SESSION AUTHORIZATION alice;\nSELECT bulk_action.bulk_action_retry('$id', '\"many\"')");
 	like($error, qr/max_errors/, 'a budget that is none');
+	value_of($node, "BEGIN; SELECT bulk_action.bulk_action_retry('$id'); ROLLBACK", as => 'alice');
 	is(ask('retry', $id, ", max_errors => '100'"), 't', 'retry with a larger budget');
 	wait_for_state($id, 'completed');
 	is(value_of($node, "SELECT concat_ws(' ', updated, failed, total, unprocessed) FROM bulk_action.bulk_action_stat('$id')"), '7960 40 8000 0', 'and it is done');
 	is(value_of($node, "SELECT options ->> 'max_errors' FROM bulk_action.bulk_actions WHERE id = '$id'"), 100, 'with the new budget');
+}
+
+# --- several requests at once ---------------------------------------------------------------------------------
+
+{
+	# requests of one transaction are taken up one after the other; that the action is cancelled is the end of it
+	my $csv = next_file();
+	my $holder = hold_chunk();
+	my $id = submit($csv);
+	wait_until_held();
+	wait_for($node, "SELECT updated > 0 FROM bulk_action.bulk_action_stat('$id')");
+	ask('pause', $id);
+	wait_for_state($id, 'paused');
+	cmp_ok(value_of($node, 'SELECT count(*) FROM bulk_action_internal.parked'), '>', 0, 'an action rests, with chunks set aside');
+	my $counts = "SELECT concat_ws(' ', total, updated, not_found, failed, unprocessed) FROM bulk_action.bulk_action_stat('$id')";
+	my $before = value_of($node, $counts);
+	value_of($node, 'BEGIN; ' . join('', map { "SELECT bulk_action.bulk_action_$_('$id'); " } qw(cancel resume pause cancel)) . 'COMMIT',
+		as => 'alice');
+	wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.events');
+	is(value_of($node, "SELECT state, error_message FROM bulk_action.bulk_actions WHERE id = '$id'"), 'cancelled|', 'it is cancelled');
+	is(value_of($node, $counts), $before, 'and keeps its counts, whatever else was asked for');
+	is(value_of($node, 'SELECT count(*) FROM bulk_action_internal.parked'), 0, 'its chunks are gone');
+	$holder->quit;
+}
+
+{
+	# retried and cancelled at once
+	my $csv = next_file(bad => { map { $_ => { age => 'x' } } 1 .. 40 });
+	my $id = submit($csv, options => '{"max_errors": 10, "order": "file"}');
+	wait_for_state($id, 'failed');
+	is(value_of($node, "BEGIN; SELECT bulk_action.bulk_action_retry('$id'); SELECT bulk_action.bulk_action_cancel('$id'); COMMIT", as => 'alice'),
+		"t\nt", 'a retry that has not been taken up can be cancelled');
+	wait_for_state($id, 'cancelled');
 }
 unlike(read_file($node->logfile), qr/accounted for|where the board says|is missing|TRAP:/, 'nothing strange in the log');
 

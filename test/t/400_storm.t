@@ -33,5 +33,8 @@ like($output, qr/^no difference: [1-9]\d* rounds, [1-9]\d* actions/m, 'and there
 my ($polls) = $output =~ /(\d+) polls of the counts/;
 cmp_ok($polls // 0, '>', 100, 'the counts were looked at while it went on');
 like($output, qr/^kills: .*\d/m, 'somebody was killed');
+like($output, qr/^requests: .*\bcancel [1-9].*\bretry [1-9]/m, 'actions were cancelled and retried');
+like($output, qr/^retried after: .*\bBA422 [1-9]/m, 'among them one that had more errors than may be');
+like($output, qr/^faults of S3: .*\bdrop [1-9]/m, 'S3 was not always there');
 
 done_testing();

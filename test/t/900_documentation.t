@@ -1,6 +1,7 @@
 # The reference says what there is, all of it and nothing else: settings, functions, views and their
 # columns, options of servers and user mappings, SQLSTATEs of the extension's own class. And whatever
-# a user can see in the catalogs has a comment there. Of faults, docs/failures.md names tests that exist.
+# a user can see in the catalogs has a comment there. Of faults, docs/failures.md names
+# tests that exist, of threats SECURITY.md.
 use strict;
 use warnings;
 
@@ -69,8 +70,7 @@ documented("SQLSTATEs", @codes);
 my @made = map { join '', /'(.)'/g } $codes =~ /MAKE_SQLSTATE\(([^)]*)\)/g;
 is_deeply([ sort @made ], [ sort @codes ], 'the table of codes lists those that are defined');
 
-my $validator = read_file("$top/src/api/s3_validator.c");
-my @options = $validator =~ /^\s*\{"(\w+)",/mg;
+my @options = map { read_file("$top/src/api/$_") =~ /^\s*\{"(\w+)",/mg } qw(s3_validator.c https_validator.c);
 documented('options of servers and user mappings', @options);
 
 my $submit = read_file("$top/src/stage/options.c");
@@ -90,5 +90,13 @@ is_deeply(\@without, [], 'each has a test');
 my %named = map { $_ => 1 } $failures =~ /`(\d{3}_\w+\.t)`/g;
 is_deeply([ grep { !-e "$top/test/t/$_" } sort keys %named ], [], 'which exists');
 is_deeply([ grep { $_ ne 'BA408' && $failures !~ /`$_`/ } @codes ], [], 'codes that actions end with are among the faults');
+
+# Threats likewise. What stands in a comment waits for its test.
+my $threats = read_file("$top/SECURITY.md");
+my ($table) = $threats =~ /^## Threats\n(.*?)^## /ms;
+my @threats = grep { /^\|/ && !/^\| who \|/ && !/^\|(?:---\|)+$/ } split /\n/, $table;
+cmp_ok(scalar @threats, '>', 20, 'there are threats');
+is_deeply([ grep { !/^(?:\|[^|]+){3}\|(?: `\d{3}_\w+\.t`,?)+ \|\z/ } @threats ], [], 'each says who, what, what stops it and a test');
+is_deeply([ grep { !-e "$top/test/t/$_" } $threats =~ /`(\d{3}_\w+\.t)`/g ], [], 'which exists');
 
 done_testing();

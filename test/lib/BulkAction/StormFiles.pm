@@ -5,6 +5,8 @@
 # different keys, unless the action has order => file:
 #
 # - each account has its own keys, and in unique columns its own values
+# - the last account is for fickle actions, of which there is at most one per table in a round: what is
+#   applied of one that is cancelled, or when one is done that has to be retried, is nobody else's matter
 # - a value for a unique column is new, or one that a row has which no file ever touches
 # - only an action with order => file takes such values from a small pool, so that rows swap them,
 #   collide, and refer to each other
@@ -19,10 +21,11 @@ use warnings;
 
 use Exporter 'import';
 
-our @EXPORT = qw(storm_schema storm_entities storm_action);
+our @EXPORT = qw(storm_schema storm_entities storm_action storm_round);
 
 use constant {
-	ACCOUNTS => 3,
+	ACCOUNTS => 4,
+	FICKLE => 3,             # the account of fickle actions
 	CONTACTS => 8_000,       # per account
 	ITEMS => 4_000,          # per account
 	FIXED => 20,             # rows that no file touches
@@ -202,30 +205,35 @@ sub plan_cell
 	return $cell =~ s/([\\\t\r\n])/{ "\\" => "\\\\", "\t" => "\\t", "\r" => "\\r", "\n" => "\\n" }->{$1}/ger;
 }
 
-# A record that the parser must refuse: its raw text and its SQLSTATE.
+# A record that must be refused: its raw text, its SQLSTATE, and whether it is when the file is read ('t') or
+# only when its neighbours are applied ('f').
 sub broken_record
 {
 	my (@cells) = @_;
 	my $key = 1 + int rand 50;
 	my $kind = int rand 7;
-	return (join(',', 'less', @cells[ 2 .. $#cells ]), '22P04') if $kind == 0;
-	return (join(',', @cells, 'more'), '22P04') if $kind == 1;
-	return (qq($key,st"ray) . ',' x (@cells - 2), '22P04') if $kind == 2;
-	return (qq($key,"open\nand closed"here), '22P04') if $kind == 3;
-	return (qq($key,"quoted" ) . ',' x (@cells - 2), '22P04') if $kind == 4;
-	return ("$key,caf\xE9" . ',' x (@cells - 2), '22021') if $kind == 5;
-	return ("$key,nul\0" . ',' x (@cells - 2), '22021');
+	return (join(',', 'less', @cells[ 2 .. $#cells ]), '22P04', 'f') if $kind == 0;
+	return (join(',', @cells, 'more'), '22P04', 'f') if $kind == 1;
+	return (qq($key,st"ray) . ',' x (@cells - 2), '22P04', 't') if $kind == 2;
+	return (qq($key,"open\nand closed"here), '22P04', 't') if $kind == 3;
+	return (qq($key,"quoted" ) . ',' x (@cells - 2), '22P04', 't') if $kind == 4;
+	return ("$key,caf\xE9" . ',' x (@cells - 2), '22021', 't') if $kind == 5;
+	return ("$key,nul\0" . ',' x (@cells - 2), '22021', 't');
 }
 
 # storm_action(%options): one random action: writes path.csv and path.plan; returns what it is.
 #   path => ...   uid => a number   sizes => [rows, ...]   and to fix what is random otherwise:
+#   entity => name   account => number   source => 'file' or 's3'
 #   bad => share of bad rows   span => keys   choose => { options }
+#   fickle => 'cancel' (to be cancelled once a share of its rows, {cancel_at}, has been tried), or 'retry'
+#   (fails of too many bad rows until it is retried with a greater budget)
 sub storm_action
 {
 	my (%fixed) = @_;
-	my $name = one_of(sort keys %entity);
+	my $name = $fixed{entity} // one_of(sort keys %entity);
 	my $entity = $entity{$name};
-	my $account = int rand ACCOUNTS;
+	my $fickle = $fixed{fickle} // '';
+	my $account = $fickle ? FICKLE : $fixed{account} // int rand FICKLE;
 	my %option;
 	my ($duplicates, $order, $priority) =
 	  (one_of(undef, qw(all last first error)), one_of(undef, qw(key file)), one_of(undef, -3 .. 3));
@@ -233,16 +241,17 @@ sub storm_action
 	$option{order} = $order if defined $order;
 	$option{priority} = $priority if defined $priority;
 	%option = %{ $fixed{choose} } if $fixed{choose};
+	$option{max_errors} = int rand 21 if $fickle eq 'retry';
 	my $pool = ($option{order} // 'key') eq 'file';
 
 	my $max = $name eq 'contact' ? CONTACTS : ITEMS;
 	my $rows = one_of(@{ $fixed{sizes} });
 	my $span = $fixed{span} // one_of(5, 200, $max, $max, $max);
-	my $bad = $fixed{bad} // one_of(0, 0.001, 0.01, 0.01, 0.1);
+	my $bad = $fixed{bad} // ($fickle eq 'retry' ? one_of(0.03, 0.1, 0.3) : one_of(0, 0.001, 0.01, 0.01, 0.1));
 	my $keep = one_of(0, 0.1, 0.6);
 	my $blank = one_of(0, 0, 0.01);
 	my $eol = one_of("\n", "\n", "\r\n");
-	my $doomed = !$fixed{choose} && chance(0.06);
+	my $doomed = !$fixed{choose} && !$fickle && chance(0.06);
 
 	# the header: the key anywhere, some of the columns
 	my @columns = grep { chance(0.6) } @{ $entity->{columns} };
@@ -279,7 +288,7 @@ sub storm_action
 		if ($n == $open_at)
 		{
 			$plain = 1;
-			print $plan join("\t", $line, '22P04', ('\N') x @all), "\n" unless $doomed;
+			print $plan join("\t", $line, '22P04', 't', ('\N') x @all), "\n" unless $doomed;
 			$write->('7,"open' . ',' x (@header - 2));
 			next;
 		}
@@ -296,8 +305,8 @@ sub storm_action
 			my $kind = int rand 6;
 			if ($kind == 0)
 			{
-				my ($raw, $code) = broken_record(map { csv_cell($_, \%row) } @cell{@header});
-				print $plan join("\t", $line, $code, ('\N') x @all), "\n" unless $doomed;
+				my ($raw, @why) = broken_record(map { csv_cell($_, \%row) } @cell{@header});
+				print $plan join("\t", $line, @why, ('\N') x @all), "\n" unless $doomed;
 				$write->($raw);
 				next;
 			}
@@ -310,14 +319,51 @@ sub storm_action
 		}
 		$cell{region} = 'no region' if $plain && exists $cell{region} && $cell{region} eq '';
 		$write->('') if $blank && chance($blank);
-		print $plan join("\t", $line, '\N', map { plan_cell($_) } @cell{@all}), "\n" unless $doomed;
+		print $plan join("\t", $line, '\N', 'f', map { plan_cell($_) } @cell{@all}), "\n" unless $doomed;
 		$write->(join ',', map { csv_cell($_, \%row) } @cell{@header});
 	}
 	close($csv) or die "$fixed{path}.csv: $!";
 	close($plan) or die "$fixed{path}.plan: $!";
 	return {
 		entity => $name, account => "account$account", role => one_of(qw(storm_one storm_two)), options => \%option,
-		rows => $rows, header => \@header, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed };
+		rows => $rows, header => \@header, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed,
+		fickle => $fickle, cancel_at => $fixed{cancel_at} // (chance(0.15) ? 0 : rand), source => $fixed{source} // one_of(qw(file s3)) };
+}
+
+# storm_round(%options): all that the seed decides of a round: { actions, strikes, impatient }.
+#   path => ...   round => number   first => 1 (the round has one of everything)   source => 'file', 's3' or
+#   'both'   wanted => [ what is to be fixed for storm_action, for each action ]   and what is for all of them
+#
+# In an impatient round the server gives up soon, so that any action may fail for trouble that passes. A
+# retry puts it at the end of its stream, so each has a stream of its own.
+sub storm_round
+{
+	my (%fixed) = @_;
+	my ($path, $round, $first, $source, $wanted) = delete @fixed{qw(path round first source wanted)};
+	my @sizes = ((1) x 1, 2, 40, 999, 1001, (3_000) x 3, (8_000) x 4, (20_000) x 2, 60_000);
+	my $impatient = !$first && chance(0.2);
+	my @streams = map { my $account = $_; map { { entity => $_, account => $account } } sort keys %entity } 0 .. FICKLE - 1;
+	my @fickle = grep { $first || chance(0.4) } sort keys %entity;
+	my $n = $first ? 1 : @fickle ? int rand 4 : 1 + int rand 4;
+	@sizes = (8_000) if $first;
+	my @wanted = map { $impatient ? splice(@streams, int rand @streams, 1) : {} } 1 .. ($n > 3 && $impatient ? 3 : $n);
+	foreach my $i (0 .. $#fickle)
+	{
+		my $kind = $first ? (qw(cancel retry))[$i] : one_of(qw(cancel cancel retry));
+		push @wanted, { entity => $fickle[$i], fickle => $kind,
+			sizes => $kind eq 'cancel' ? [ 8_000, 20_000, 20_000, 60_000 ] : [ 1_001, 3_000, 8_000, 20_000 ],
+			$first ? (source => 's3', sizes => [ $kind eq 'cancel' ? 30_000 : 8_000 ]) : () };
+	}
+	@wanted = @$wanted if $wanted;
+	my @actions;
+	while (@wanted)
+	{
+		my ($wanted) = splice(@wanted, int rand @wanted, 1);
+		my $n = @actions;
+		push @actions, storm_action(sizes => \@sizes, %fixed, %$wanted, path => "$path/$round-$n", uid => $round * 10 + $n,
+			$source ne 'both' ? (source => $source) : ());
+	}
+	return { actions => \@actions, strikes => $first ? 20 : int rand 30, impatient => $impatient };
 }
 
 1;

@@ -1,22 +1,33 @@
 /*
- * s3_report.c
- *		Turns an answer of S3, or the want of one, into an error.
+ * source_report.c
+ *		Turns an answer to a request, or the want of one, into an error.
  *
- * The only place that does.  S3's own code stands in the message, its text and
- * request id in the detail, what the caller can do in the hint.  What comes
- * from the network is made fit for the database's encoding first.  No
- * credential gets here: requests are not part of a response.
+ * The only place that does.  The server's own code stands in the message, its
+ * text and request id in the detail, what the caller can do in the hint.  What
+ * comes from the network is made fit for the database's encoding first.  No
+ * credential gets here: requests are not part of a response.  But a server may
+ * repeat the request in what it says, and of an https source the URL is the
+ * credential: there its text is left out.
+ *
+ * Others than S3 may answer with S3's codes, which are then understood, or with
+ * anything else, and then the HTTP status counts.
  *
  * Sources: "Error responses", Amazon S3 API Reference, for codes and statuses.
  */
 #include "postgres.h"
 
 #include "base/error_codes.h"
-#include "mb/pg_wchar.h"
 #include "pure/s3_error.h"
-#include "service/s3_report.h"
+#include "service/clean_text.h"
+#include "service/source_report.h"
 
-/* Codes that say more than their HTTP status does. */
+#define HINT_TLS_VERIFY \
+	"Set the option \"ca_file\" of the foreign server to the PEM file of the authority " \
+	"that signed the certificate, and use the host name that it was issued for."
+#define HINT_ADDRESS_REFUSED \
+	"Set the option \"allow_private_address\" of the foreign server if this endpoint is meant."
+
+/* Codes that say more than their HTTP status does; the hints are for S3. */
 static const struct
 {
 	const char *code;
@@ -153,53 +164,53 @@ failure_reason(HttpFailure failure)
 	return "the request failed";
 }
 
-static const char *
-hint_of_sqlstate(int sqlstate)
+/* What to do, by SQLSTATE and kind of source. */
+static const struct
 {
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_REDIRECT)
-		return "Check the options \"region\" and \"endpoint\" of the foreign server.";
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_BAD_REQUEST)
-		return "Check the options of server and user mapping, \"session_token\" among them.";
-	if (sqlstate == ERRCODE_BULK_ACTION_SOURCE_REPLACED)
-		return "Submit the file again; do not overwrite an object that is being read.";
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_ACCESS_DENIED)
-		return "Check the options of the user mapping, and the policies of the bucket.";
-	if (sqlstate == ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND)
-		return "Check bucket and key, and the option \"endpoint\" of the foreign server.";
-	if (sqlstate == ERRCODE_BULK_ACTION_TLS_VERIFY)
-		return "Set the option \"ca_file\" of the foreign server to the PEM file of the authority "
-			   "that signed the certificate, and use the host name that it was issued for.";
-	if (sqlstate == ERRCODE_BULK_ACTION_ADDRESS_REFUSED)
-		return "Set the option \"allow_private_address\" of the foreign server if this endpoint is "
-			   "meant.";
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_BAD_ANSWER)
-		return "Check that the option \"endpoint\" of the foreign server names an S3 server, and "
-			   "that no proxy alters its answers.";
+	int         sqlstate;
+	const char *s3;
+	const char *https;
+} hints[] = {
+	{ERRCODE_BULK_ACTION_S3_REDIRECT,
+	 "Check the options \"region\" and \"endpoint\" of the foreign server.",
+	 "Redirects are not followed: submit the URL of the file itself."},
+	{ERRCODE_BULK_ACTION_S3_BAD_REQUEST,
+	 "Check the options of server and user mapping, \"session_token\" among them.",
+	 "Check that the URL is complete, or get a new one."},
+	{ERRCODE_BULK_ACTION_SOURCE_REPLACED,
+	 "Submit the file again; do not overwrite an object that is being read.",
+	 "Submit the file again; it must not be overwritten while it is being read."},
+	{ERRCODE_BULK_ACTION_S3_ACCESS_DENIED,
+	 "Check the options of the user mapping, and the policies of the bucket.",
+	 "A presigned URL must be one for GET, complete, and not have expired: get a new one and submit it."},
+	{ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND,
+	 "Check bucket and key, and the option \"endpoint\" of the foreign server.",
+	 "Check the URL; the file must stay where it is until the action has ended."},
+	{ERRCODE_BULK_ACTION_TLS_VERIFY, HINT_TLS_VERIFY, HINT_TLS_VERIFY},
+	{ERRCODE_BULK_ACTION_ADDRESS_REFUSED, HINT_ADDRESS_REFUSED, HINT_ADDRESS_REFUSED},
+	{ERRCODE_BULK_ACTION_S3_BAD_ANSWER,
+	 "Check that the option \"endpoint\" of the foreign server names an S3 server, and "
+	 "that no proxy alters its answers.",
+	 "The server must serve byte ranges (Range) and tell versions of the file apart by a strong ETag, as S3 "
+	 "does; have the file put where that is so."}};
+
+static const char *
+hint_of_sqlstate(SourceKind kind, int sqlstate)
+{
+	for (size_t i = 0; i < lengthof(hints); i++)
+	{
+		if (hints[i].sqlstate == sqlstate)
+			return kind == SOURCE_S3 ? hints[i].s3 : hints[i].https;
+	}
 	if (ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_CONNECTION_EXCEPTION)
-		return "S3 or the way to it has trouble; several attempts failed. Try again later.";
+		return kind == SOURCE_S3 ?
+				   "S3 or the way to it has trouble; several attempts failed. Try again later." :
+				   "The server or the way to it has trouble; several attempts failed. Try again later.";
 	return NULL;
 }
 
-/* Text in UTF-8, or in nothing at all, for a message. */
-static const char *
-to_message(const char *text)
-{
-	char *copy;
-
-	if (GetDatabaseEncoding() == PG_UTF8 &&
-		pg_verify_mbstr(PG_UTF8, text, (int) strlen(text), true))
-		return text;
-	copy = pstrdup(text);
-	for (char *c = copy; *c != '\0'; c++)
-	{
-		if (IS_HIGHBIT_SET(*c))
-			*c = '?';
-	}
-	return copy;
-}
-
 bool
-s3_is_transient(const HttpResponse *response)
+source_is_transient(const HttpResponse *response)
 {
 	int sqlstate;
 
@@ -217,7 +228,7 @@ s3_is_transient(const HttpResponse *response)
 
 /* An answer came, and it is not the one that was asked for. */
 static void
-report_answer(const char *uri, const HttpResponse *response)
+report_answer(SourceKind kind, const char *uri, const HttpResponse *response)
 {
 	S3Error     error;
 	char        status[32];
@@ -229,64 +240,66 @@ report_answer(const char *uri, const HttpResponse *response)
 	sqlstate = sqlstate_of_answer(response->status, error.code);
 	if (request_id[0] == '\0')
 		request_id = error.request_id;
-	hint = hint_of_code(error.code);
+	if (kind == SOURCE_HTTPS)
+		error.message[0] = '\0';
+	hint = kind == SOURCE_S3 ? hint_of_code(error.code) : NULL;
 	if (hint == NULL)
-		hint = hint_of_sqlstate(sqlstate);
-	if (sqlstate == ERRCODE_BULK_ACTION_S3_REDIRECT && response->bucket_region[0] != '\0')
+		hint = hint_of_sqlstate(kind, sqlstate);
+	if (kind == SOURCE_S3 && sqlstate == ERRCODE_BULK_ACTION_S3_REDIRECT && response->bucket_region[0] != '\0')
 		hint = psprintf("The bucket is in region \"%s\": set the option \"region\" of the foreign "
 						"server, and \"endpoint\" if it has one.",
-						response->bucket_region);
+						clean_text(response->bucket_region));
 
 	snprintf(status, sizeof(status), "%sHTTP status %d",
 			 response->status < 300 ? "unexpected " : "", response->status);
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("could not read \"%s\": %s", uri,
-					error.code[0] != '\0' ? to_message(error.code) : status),
+					error.code[0] != '\0' ? clean_text(error.code) : status),
 			 errdetail("HTTP status %d, request id %s.%s%s", response->status,
-					   request_id[0] != '\0' ? to_message(request_id) : "unknown",
+					   request_id[0] != '\0' ? clean_text(request_id) : "unknown",
 					   error.message[0] != '\0' ? " S3 says: " : "",
-					   to_message(error.message)),
+					   clean_text(error.message)),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
 void
-s3_report_error(const char *uri, const HttpResponse *response)
+source_report_error(SourceKind kind, const char *uri, const HttpResponse *response)
 {
 	int         sqlstate;
 	const char *hint;
 
 	if (response->failure == HTTP_NO_FAILURE)
-		report_answer(uri, response);
+		report_answer(kind, uri, response);
 
 	sqlstate = sqlstate_of_failure(response->failure);
-	hint = hint_of_sqlstate(sqlstate);
+	hint = hint_of_sqlstate(kind, sqlstate);
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("could not read \"%s\": %s", uri, failure_reason(response->failure)),
-			 errdetail("%s.", to_message(response->failure_text)),
+			 errdetail("%s.", clean_text(response->failure_text)),
 			 hint != NULL ? errhint("%s", hint) : 0));
 	pg_unreachable();
 }
 
 void
-s3_report_replaced(const char *uri)
+source_report_replaced(SourceKind kind, const char *uri)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_BULK_ACTION_SOURCE_REPLACED),
 			 errmsg("could not read \"%s\": the object was replaced", uri),
 			 errdetail("Its size or ETag is no longer what it was when reading began."),
-			 errhint("%s", hint_of_sqlstate(ERRCODE_BULK_ACTION_SOURCE_REPLACED))));
+			 errhint("%s", hint_of_sqlstate(kind, ERRCODE_BULK_ACTION_SOURCE_REPLACED))));
 	pg_unreachable();
 }
 
 void
-s3_report_bad_answer(const char *uri, const char *detail)
+source_report_bad_answer(SourceKind kind, const char *uri, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_BULK_ACTION_S3_BAD_ANSWER),
 			 errmsg("could not read \"%s\": unexpected answer", uri),
 			 errdetail("%s", detail),
-			 errhint("%s", hint_of_sqlstate(ERRCODE_BULK_ACTION_S3_BAD_ANSWER))));
+			 errhint("%s", hint_of_sqlstate(kind, ERRCODE_BULK_ACTION_S3_BAD_ANSWER))));
 	pg_unreachable();
 }
