@@ -77,7 +77,8 @@ typedef struct Counting
 		}, \
 		.waiting = { \
 			.sql = "SELECT pg_catalog.count(*) FROM (SELECT FROM bulk_action_internal.actions" \
-				   " WHERE " column " = $1 AND state IN ('queued', 'paused') LIMIT $2) AS w", \
+				   " WHERE " column " = $1 AND state IN ('queued', 'paused')" \
+				   " AND origin = bulk_action_internal.this_database() LIMIT $2) AS w", \
 			.argtypes = {type, INT4OID, InvalidOid}, \
 		}, \
 		.mean_time = { \

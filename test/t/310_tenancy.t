@@ -255,6 +255,11 @@ my %by_id = (
 my %other = (
 	'bulk_action_submit(text,text,text,jsonb,jsonb,text,text,text,uuid)' => \&submit_as_another,
 	'bulk_action_purge(interval)' => \&purge_all,
+	'bulk_action_adopt()' => sub {
+		my ($name, $caller) = @_;
+		my (undef, $error) = run_sql($caller, request_sql($caller, 'SELECT bulk_action.bulk_action_adopt()'));
+		like($error, qr/^ERROR:  42501: .*\nDETAIL: .*\nHINT: /, "$name: bulk_action_adopt is refused");
+	},
 	'bulk_action_set_limits(text,text,integer,integer,integer,integer,bigint,bigint)' => sub {
 		refused(@_, 42501, bulk_action_set_limits => { kind => 'account', name => $_[2]{account} });
 	},

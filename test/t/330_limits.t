@@ -370,6 +370,11 @@ set_limits('role', 'bob', queued_actions => 9);
 	is_deeply(submit_at_once(50, sub { as('bob', submit_sql($small, account_id => 'bobs')) }),
 		{ '00000' => 9, BA429 => 41 }, 'of a role');
 
+	# in a copy of the database those of the original are left alone, and do not count
+	my $in_copy = attempt('alice', "RESET SESSION AUTHORIZATION; BEGIN; UPDATE bulk_action_internal.actions SET origin = 'another' WHERE account_id = 'acme' AND state = 'queued'; "
+		  . submit_sql($small, account_id => 'acme') . '; ROLLBACK');
+	ok($in_copy->{id}, 'there is room beside them') or diag(explain($in_copy));
+
 	# a paused action waits too; a cancelled one does not
 	my ($one, $two) = map { $_->[0] } rows_of($node, "SELECT id FROM bulk_action.bulk_actions WHERE account_id = 'acme' AND state = 'queued' LIMIT 2");
 	value_of($node, "SELECT bulk_action.bulk_action_pause('$one')");
