@@ -256,7 +256,8 @@ SQL
 	my $answer = decode_json($error->{detail});
 	is_deeply([ sort keys %$body ], [qw(code details hint message)], 'the body has what PostgREST wants');
 	is($body->{code}, 'BA429', 'code');
-	is($body->{message}, qq(too many bulk actions are submitted by account "$account"), 'message, unharmed');
+	my $shown = $account =~ s/\x07/\\x07/r;
+	is($body->{message}, qq(too many bulk actions are submitted by account "$shown"), 'message, unharmed but for the control character');
 	is($body->{details}, 'It may submit 1 in a minute, and has done so.', 'details');
 	my ($wait) = $body->{hint} =~ /^Try again in (\d+) s\.$/;
 	is_deeply($answer, { status => 429, headers => { 'Retry-After' => "$wait" } }, 'status and header');
