@@ -19,6 +19,7 @@
 
 #include "base/compat.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "service/visibility.h"
 #include "service/wake.h"
 
@@ -91,7 +92,7 @@ check_subject(FunctionCallInfo fcinfo)
 				 errhint("Give 'account' or 'role'.")));
 	kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (strcmp(kind, "account") != 0 && strcmp(kind, "role") != 0)
-		refuse_argument("kind", psprintf("It is \"%s\".", kind), "Give 'account' or 'role'.");
+		refuse_argument("kind", psprintf("It is \"%s\".", clean_text(kind)), "Give 'account' or 'role'.");
 	if (!PG_ARGISNULL(1))
 	{
 		name = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -108,7 +109,7 @@ check_role(const char *name)
 {
 	if (!OidIsValid(get_role_oid(name, true)))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role \"%s\" does not exist", name),
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role \"%s\" does not exist", clean_text(name)),
 				 errdetail("Limits of a role go by its name."),
 				 errhint("Give the name of an existing role, as it is in pg_roles.")));
 }

@@ -36,6 +36,7 @@
 #include "api/submit_limits.h"
 #include "base/error_codes.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 
 /*
  * Not a code of ours: PostgREST makes an HTTP answer of it, with the body from
@@ -77,7 +78,8 @@ typedef struct Counting
 		}, \
 		.waiting = { \
 			.sql = "SELECT pg_catalog.count(*) FROM (SELECT FROM bulk_action_internal.actions" \
-				   " WHERE " column " = $1 AND state IN ('queued', 'paused') LIMIT $2) AS w", \
+				   " WHERE " column " = $1 AND state IN ('queued', 'paused')" \
+				   " AND origin = bulk_action_internal.this_database() LIMIT $2) AS w", \
 			.argtypes = {type, INT4OID, InvalidOid}, \
 		}, \
 		.mean_time = { \
@@ -173,7 +175,8 @@ check_submissions(const SubmitSubject *subject, Refusal *refusal)
 		return;
 	oldest = DatumGetTimestampTz(statement_value(0, 1, NULL));
 	found.wait_s = (int) Max((oldest - now + (WINDOW_S + 1) * USECS_PER_SEC - 1) / USECS_PER_SEC, 1);
-	found.message = psprintf("too many bulk actions are submitted by %s \"%s\"", subject->kind, subject->name);
+	found.message =
+		psprintf("too many bulk actions are submitted by %s \"%s\"", subject->kind, clean_text(subject->name));
 	found.detail = psprintf("It may submit %d in a minute, and has done so.", subject->submissions_per_minute);
 	found.hint = psprintf("Try again in %d s.", found.wait_s);
 	keep_longest(refusal, &found);
@@ -208,7 +211,8 @@ check_queue(const SubmitSubject *subject, Refusal *refusal)
 	if (DatumGetInt64(statement_value(0, 1, NULL)) < subject->queued_actions)
 		return;
 	found.wait_s = guess_wait(subject, subject->queued_actions);
-	found.message = psprintf("too many bulk actions of %s \"%s\" are waiting", subject->kind, subject->name);
+	found.message =
+		psprintf("too many bulk actions of %s \"%s\" are waiting", subject->kind, clean_text(subject->name));
 	found.detail = psprintf("It may have %d that are queued or paused, and has them.", subject->queued_actions);
 	found.hint = psprintf("Try again when one of them has begun, in about %d s, or cancel one.", found.wait_s);
 	keep_longest(refusal, &found);

@@ -215,7 +215,16 @@ $node->safe_psql('postgres', <<'SQL');
 INSERT INTO bulk_action_internal.dead_letters (action_no, lane, chunk_no, row_count, payload, attempts)
 SELECT action_no, 0, 99, 1, '7,1,secret', 3 FROM bulk_action_internal.actions WHERE state = 'completed';
 SQL
+# limits that tell whose they are
+foreach my $name (qw(acme globex alice bob))
+{
+	$party{$name}{limit} = 7_000_000 + length($name) * 1000 + ord($name);
+	value_of($node, "SELECT bulk_action.bulk_action_set_limits('account', '$party{$name}{account}', max_rows => $party{$name}{limit})");
+}
+value_of($node, "SELECT bulk_action.bulk_action_set_limits('account', max_rows => 1000000)");
 wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.events');
+# what is done has left the queue
+wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.bulk_action_jobs');
 
 # --- every function, with what belongs to another --------------------------------------------------------------
 
@@ -246,6 +255,17 @@ my %by_id = (
 my %other = (
 	'bulk_action_submit(text,text,text,jsonb,jsonb,text,text,text,uuid)' => \&submit_as_another,
 	'bulk_action_purge(interval)' => \&purge_all,
+	'bulk_action_adopt()' => sub {
+		my ($name, $caller) = @_;
+		my (undef, $error) = run_sql($caller, request_sql($caller, 'SELECT bulk_action.bulk_action_adopt()'));
+		like($error, qr/^ERROR:  42501: .*\nDETAIL: .*\nHINT: /, "$name: bulk_action_adopt is refused");
+	},
+	'bulk_action_set_limits(text,text,integer,integer,integer,integer,bigint,bigint)' => sub {
+		refused(@_, 42501, bulk_action_set_limits => { kind => 'account', name => $_[2]{account} });
+	},
+	'bulk_action_clear_limits(text,text)' => sub {
+		refused(@_, 42501, bulk_action_clear_limits => { kind => 'account', name => $_[2]{account} });
+	},
 	'bulk_action_register_entity(text,regclass,text[],text[])' => sub {
 		refused(@_, 42501, bulk_action_register_entity => { entity_type => 'contact', target => 'public.contacts', key_columns => '{id}' });
 	},
@@ -371,7 +391,7 @@ sub attempts
 		}
 		push @attempts, sub { $other{$function}->($name, $caller, $victim) } if $other{$function};
 	}
-	my $secrets = join '|', @{ $victim->{all} }, "key of $victim_name", "of $victim_name", "trace $victim_name";
+	my $secrets = join '|', @{ $victim->{all} }, "key of $victim_name", "of $victim_name", "trace $victim_name", $victim->{limit};
 	foreach my $view (@views)
 	{
 		push @attempts, sub {

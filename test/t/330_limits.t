@@ -256,7 +256,8 @@ SQL
 	my $answer = decode_json($error->{detail});
 	is_deeply([ sort keys %$body ], [qw(code details hint message)], 'the body has what PostgREST wants');
 	is($body->{code}, 'BA429', 'code');
-	is($body->{message}, qq(too many bulk actions are submitted by account "$account"), 'message, unharmed');
+	my $shown = $account =~ s/\x07/\\x07/r;
+	is($body->{message}, qq(too many bulk actions are submitted by account "$shown"), 'message, unharmed but for the control character');
 	is($body->{details}, 'It may submit 1 in a minute, and has done so.', 'details');
 	my ($wait) = $body->{hint} =~ /^Try again in (\d+) s\.$/;
 	is_deeply($answer, { status => 429, headers => { 'Retry-After' => "$wait" } }, 'status and header');
@@ -369,6 +370,11 @@ set_limits('role', 'bob', queued_actions => 9);
 	wait_for($node, "SELECT state = 'running' FROM bulk_action.bulk_actions WHERE id = '$bobs'");
 	is_deeply(submit_at_once(50, sub { as('bob', submit_sql($small, account_id => 'bobs')) }),
 		{ '00000' => 9, BA429 => 41 }, 'of a role');
+
+	# in a copy of the database those of the original are left alone, and do not count
+	my $in_copy = attempt('alice', "RESET SESSION AUTHORIZATION; BEGIN; UPDATE bulk_action_internal.actions SET origin = 'another' WHERE account_id = 'acme' AND state = 'queued'; "
+		  . submit_sql($small, account_id => 'acme') . '; ROLLBACK');
+	ok($in_copy->{id}, 'there is room beside them') or diag(explain($in_copy));
 
 	# a paused action waits too; a cancelled one does not
 	my ($one, $two) = map { $_->[0] } rows_of($node, "SELECT id FROM bulk_action.bulk_actions WHERE account_id = 'acme' AND state = 'queued' LIMIT 2");
