@@ -82,7 +82,7 @@ sub set_up
 		my $schema = "$case->{name}_$order";
 		$sql .= "SET search_path = $schema, public;\n";
 		$sql .= "SELECT bulk_action.bulk_action_submit('file://$case->{file}', entity_type => '$schema',"
-		  . " options => '{\"order\": \"$order\"}');\n";
+		  . " options => '{\"order\": \"$order\", \"skip_unchanged\": false}');\n";
 	}
 	@{ $case->{id} }{qw(key file)} = (split /\n/, $node->safe_psql('postgres', $sql))[ -2, -1 ];
 	return;
@@ -113,7 +113,7 @@ DECLARE
 	columns text[] := ARRAY[$quoted];
 	s record;
 	assignments text;
-	hits bigint;
+	hits bigint; there bigint;
 	code text; message text; detail text;
 	first_code text; messages text[]; at text[];
 BEGIN
@@ -144,10 +144,11 @@ BEGIN
 			CONTINUE;
 		END IF;
 		BEGIN
+			EXECUTE format('SELECT count(*) FROM target WHERE id = %L', s.cells[1]) INTO there;
 			EXECUTE format('UPDATE target SET %s WHERE id = %L', assignments, s.cells[1]);
 			GET DIAGNOSTICS hits = ROW_COUNT;
 			SET CONSTRAINTS ALL IMMEDIATE;
-			INSERT INTO outcome VALUES (s.n + 1, CASE WHEN hits > 0 THEN 'updated' ELSE 'not_found' END);
+			INSERT INTO outcome VALUES (s.n + 1, CASE WHEN hits > 0 THEN 'updated' WHEN there > 0 THEN 'unchanged' ELSE 'not_found' END);
 		EXCEPTION WHEN OTHERS OR assert_failure THEN
 			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
 			INSERT INTO outcome VALUES (s.n + 1, 'failed', code, NULL, message || coalesce(': ' || nullif(detail, ''), ''));
@@ -192,10 +193,11 @@ sub compare
 	$node->safe_psql('postgres', "CALL bulk_action.bulk_action_wait('$id', '2 minutes')");
 	my $all = decode_json(value_of($node, <<"SQL"));
 SELECT json_build_object(
-	'stat', (SELECT json_build_array(state, error_message, total, updated, not_found, failed, unchanged + unprocessed)
+	'stat', (SELECT json_build_array(state, error_message, total, updated, not_found, failed, unchanged, unprocessed)
 	           FROM bulk_action.bulk_action_stat('$id')),
 	'serial', (SELECT json_build_array('completed', NULL, count(*), count(*) FILTER (WHERE outcome = 'updated'),
-	             count(*) FILTER (WHERE outcome = 'not_found'), count(*) FILTER (WHERE outcome = 'failed'), 0)
+	             count(*) FILTER (WHERE outcome = 'not_found'), count(*) FILTER (WHERE outcome = 'failed'),
+	             count(*) FILTER (WHERE outcome = 'unchanged'), 0)
 	             FROM $case->{name}_serial.outcome),
 	'errors', (SELECT coalesce(json_agg(json_build_array(line, error_code, error_message) ORDER BY line), '[]')
 	             FROM bulk_action.bulk_action_errors WHERE action_id = '$id'),

@@ -42,8 +42,8 @@ sub check_serial
 		$node->safe_psql('postgres', "DROP TABLE IF EXISTS ${table}_before; CREATE TABLE ${table}_before AS TABLE $table");
 		my $id = wait_until_ended(submit($entity, $csv, '{"order": "file"}'));
 		my %stat;
-		@stat{qw(state message updated not_found failed total)} = @{ (rows_of($node,
-			"SELECT state, error_message, updated, not_found, failed, total FROM bulk_action.bulk_action_stat('$id')"))[0] };
+		@stat{qw(state message updated unchanged not_found failed total)} = @{ (rows_of($node,
+			"SELECT state, error_message, updated, unchanged, not_found, failed, total FROM bulk_action.bulk_action_stat('$id')"))[0] };
 		my $after = "${table}_after";
 		$node->safe_psql('postgres', <<SQL);
 DROP TABLE IF EXISTS $after;
@@ -53,7 +53,7 @@ BEGIN; DELETE FROM $table; INSERT INTO $table TABLE ${table}_before; COMMIT;
 SQL
 		my $serial = apply_serially($node, csv => $csv, table => $table, copy => $table, key => $option{key} // 'id');
 		same_content($node, $after, $table, 'the table');
-		is_deeply(\%stat, { state => 'completed', message => undef, map { $_ => $serial->{$_} } qw(updated not_found failed total) }, 'the statistics');
+		is_deeply(\%stat, { state => 'completed', message => undef, map { $_ => $serial->{$_} } qw(updated unchanged not_found failed total) }, 'the statistics');
 		is_deeply([ rows_of($node, "SELECT line - 1, error_code FROM bulk_action.bulk_action_errors WHERE action_id = '$id' ORDER BY line") ],
 			[ map { [ @$_[ 0, 1 ] ] } @{ $serial->{errors} } ], 'the errors');
 		cmp_ok($stat{failed}, '>', $option{failed} // 0, 'some rows have failed') unless $option{clean};
@@ -169,7 +169,7 @@ sub hold
 {
 	my $session = $node->background_psql('postgres');
 	$session->query_safe('SELECT pg_advisory_lock(1)');
-	my $id = submit('jobs', file('id,account', '1,holder'), '{}', 'holder');
+	my $id = submit('jobs', file('id,account', '1,holder'), '{"skip_unchanged": false}', 'holder');
 	wait_for($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')");
 	return ($session, $id);
 }

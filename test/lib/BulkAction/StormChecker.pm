@@ -84,6 +84,8 @@ SQL
 		my $nothing = join ' AND ', map { "r.$_ IS NULL" } @$columns;
 		my $match = join ' AND ', map { "t.$_ = v.$_" } @$key;
 		my $set = join ', ', map { "$_ = coalesce(v.$_, t.$_)" } @$columns;
+		my $differs = sprintf 'record_image_ne(ROW(%s), ROW(%s))', join(', ', map { "t.$_" } @$columns),
+		  join(', ', map { "coalesce(v.$_, t.$_)" } @$columns);
 		$sql .= <<"SQL";
 CREATE TABLE serial.${name}_plan (line bigint, refused text, unread boolean, $texts);
 CREATE TABLE serial.${name}_keys AS SELECT 0::bigint AS line, $keys FROM serial.$name LIMIT 0;
@@ -96,8 +98,10 @@ DECLARE
 	old_row text;
 	new_row text;
 	in_order boolean := a.options ->> 'order' = 'file' FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
+	skip boolean := coalesce((a.options ->> 'skip_unchanged')::boolean, true) FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
 	stopped boolean := false;
 	hits bigint;
+	there bigint;
 	n bigint := 0;
 BEGIN
 	IF p_cancelled THEN
@@ -156,7 +160,8 @@ BEGIN
 				SELECT count(*) INTO hits FROM serial.$name AS t WHERE $match;
 				made.outcome := CASE hits WHEN 0 THEN 'not_found' ELSE 'unchanged' END;
 			ELSE
-				UPDATE serial.$name AS t SET $set WHERE $match;
+				SELECT count(*) INTO there FROM serial.$name AS t WHERE $match;
+				UPDATE serial.$name AS t SET $set WHERE $match AND (NOT skip OR $differs);
 				GET DIAGNOSTICS hits = ROW_COUNT;
 				SET CONSTRAINTS ALL IMMEDIATE;
 				IF p_cancelled AND hits > 0 THEN
@@ -166,7 +171,7 @@ BEGIN
 						RAISE EXCEPTION 'the log does not have this change' USING ERRCODE = 'ZZNOT';
 					END IF;
 				END IF;
-				made.outcome := CASE hits WHEN 0 THEN 'not_found' ELSE 'updated' END;
+				made.outcome := CASE WHEN hits > 0 THEN 'updated' WHEN there > 0 THEN 'unchanged' ELSE 'not_found' END;
 			END IF;
 		EXCEPTION
 			WHEN SQLSTATE 'ZZNOT' THEN

@@ -240,6 +240,8 @@ sub storm_action
 	$option{duplicates} = $duplicates if defined $duplicates;
 	$option{order} = $order if defined $order;
 	$option{priority} = $priority if defined $priority;
+	my $skip = one_of(undef, undef, qw(true false));
+	$option{skip_unchanged} = $skip if defined $skip;
 	%option = %{ $fixed{choose} } if $fixed{choose};
 	$option{max_errors} = int rand 21 if $fickle eq 'retry';
 	my $pool = ($option{order} // 'key') eq 'file';
