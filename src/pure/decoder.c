@@ -212,7 +212,7 @@ decoder_error(const Decoder *decoder, uint64_t *offset)
 bool
 decoder_can_restart(const Decoder *decoder, uint64_t *in_offset)
 {
-	*in_offset = decoder->taken - decoder->raw_len;
+	*in_offset = decoder->can_restart ? decoder->taken - decoder->raw_len : 0;
 	return decoder->can_restart;
 }
 

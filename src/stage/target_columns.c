@@ -212,7 +212,7 @@ column_of_field(const Action *action, const Target *target, TupleDesc desc, int 
 	if (*rule != NULL && (*rule)->column == NULL)
 		return NULL;
 	/* such a file can be submitted as it is */
-	if (*rule == NULL && error_report_is_column(name, strlen(name)))
+	if (*rule == NULL && (error_report_is_column(name, strlen(name)) || error_report_is_ignored(name, strlen(name))))
 		return NULL;
 	attribute = find_column(desc, *rule != NULL ? (*rule)->column : name);
 	if (attribute == NULL && *rule == NULL && action->options.fold_header)
