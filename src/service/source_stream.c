@@ -125,10 +125,13 @@ enlist(SourceStream *stream)
 static SourceStream *
 open_stream(const StreamSource *of, const StreamPlace *restart)
 {
-	MemoryContext          context = AllocSetContextCreate(TopMemoryContext, "bulk_action stream", ALLOCSET_SMALL_SIZES);
-	SourceStream          *stream = MemoryContextAllocZero(context, sizeof(SourceStream));
-	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	MemoryContext          context;
+	MemoryContextCallback *callback;
+	SourceStream          *stream;
 
+	context = AllocSetContextCreate(TopMemoryContext, "bulk_action stream", ALLOCSET_SMALL_SIZES);
+	callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	stream = MemoryContextAllocZero(context, sizeof(SourceStream));
 	stream->context = context;
 	callback->func = free_decoder;
 	callback->arg = stream;
@@ -189,7 +192,7 @@ decoding_failed(const SourceStream *stream)
 				 errdetail("That is at byte %llu of the file.", (unsigned long long) offset),
 			 error == DECODER_ERROR_RATIO  ? errhint("Submit it without compression if that is what it should be.") :
 			 error == DECODER_ERROR_WINDOW ? errhint("Compress it without --ultra and --long.") :
-											 errhint("Upload the file again, complete and without anything behind it.")));
+											 errhint("Upload it again, complete and with nothing behind it.")));
 }
 
 /* Notes that decoding can begin here, if it can. */

@@ -113,7 +113,7 @@ options_check_file(const ActionOptions *options)
 	dialect_reader(&options->file, options->file.delimiter != '\0' ? options->file.delimiter : ',', &reader);
 	if (!csv_dialect_is_valid(&reader))
 		contradiction("bulk action options \"delimiter\", \"quote\" and \"comment\" must differ from each other",
-					  "Without these options the delimiter can be a comma, and the quote is \".", "Change one of them.");
+					  "Without them the delimiter can be a comma, and the quote is \".", "Change one of them.");
 	if (options->file.no_header && options->nnames == 0)
 		contradiction("bulk action option \"header\" must not be false without option \"columns\"",
 					  "Nothing else says which columns the file has.",

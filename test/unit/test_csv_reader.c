@@ -336,8 +336,10 @@ model_run(const Model *m, Text *out)
 static CsvDialect
 dialect_of(const Model *m)
 {
-	CsvDialect dialect = {.delimiter = m->delimiter, .quote = m->quote, .max_record = m->max_record, .max_fields = m->max_fields};
+	CsvDialect dialect = {.delimiter = m->delimiter, .quote = m->quote};
 
+	dialect.max_record = m->max_record;
+	dialect.max_fields = m->max_fields;
 	return dialect;
 }
 

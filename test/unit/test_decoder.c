@@ -225,7 +225,22 @@ test_encodings(void)
 		const char *name;
 		bool        latin;
 		bool        restart;
-	} encodings[] = {{"UTF-8", false, true}, {"utf8", false, true}, {"UTF-16LE", false, true}, {"UTF-16BE", false, true}, {"UTF-32LE", false, true}, {"UTF-32BE", false, true}, {"ISO-8859-1", true, true}, {"latin1", true, true}, {"WINDOWS-1252", true, true}, {"CP850", true, true}, {"GB18030", false, false}, {"UTF-7", false, false}, {"ISO-2022-JP-2", true, false}, {"CP1258", true, false}};
+	} encodings[] = {
+		{"UTF-8", false, true},
+		{"utf8", false, true},
+		{"UTF-16LE", false, true},
+		{"UTF-16BE", false, true},
+		{"UTF-32LE", false, true},
+		{"UTF-32BE", false, true},
+		{"ISO-8859-1", true, true},
+		{"latin1", true, true},
+		{"WINDOWS-1252", true, true},
+		{"CP850", true, true},
+		{"GB18030", false, false},
+		{"UTF-7", false, false},
+		{"ISO-2022-JP-2", true, false},
+		{"CP1258", true, false},
+	};
 	uint64_t seed = 1;
 
 	for (size_t i = 0; i < sizeof(encodings) / sizeof(encodings[0]); i++)
@@ -260,7 +275,8 @@ test_compression(void)
 		memcpy(twice.data, text.data, text.len);
 		memcpy(twice.data + text.len, text.data, text.len);
 		gzip = joined(gzip, gzipped(text.data, text.len));
-		zstd = joined(zstd, joined(bytes_of("\x50\x2A\x4D\x18\x03\x00\x00\x00xyz", 11), zstd_of(text.data, text.len)));
+		zstd = joined(zstd, bytes_of("\x50\x2A\x4D\x18\x03\x00\x00\x00xyz", 11));
+		zstd = joined(zstd, zstd_of(text.data, text.len));
 		check_text(COMPRESSION_GZIP, "UTF-8", gzip, twice.data, twice.len, false);
 		check_text(COMPRESSION_ZSTD, "UTF-8", zstd, twice.data, twice.len, false);
 
@@ -288,7 +304,8 @@ test_compression(void)
 		free(gzip.data);
 		free(zstd.data);
 	}
-	check_error(COMPRESSION_GZIP, "UTF-8", "\x1F\x8B\x08\x00\x00\x00\x00\x00\x00\x03\xFF\xFF\xFF", 13, DECODER_ERROR_CORRUPT);
+	check_error(COMPRESSION_GZIP, "UTF-8", "\x1F\x8B\x08\x00\x00\x00\x00\x00\x00\x03\xFF\xFF\xFF", 13,
+				DECODER_ERROR_CORRUPT);
 }
 
 /* What is none in the encoding: each byte comes out as two that are no UTF-8. */
@@ -389,7 +406,7 @@ test_names(void)
 	CHECK(!decoder_knows_encoding("latin1//IGNORE"));
 	CHECK(!decoder_knows_encoding("no-such-encoding"));
 	CHECK(!decoder_knows_encoding("../../etc/passwd"));
-	CHECK(!decoder_knows_encoding("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+	CHECK(!decoder_knows_encoding("a-name-of-more-than-63-characters-that-no-encoding-on-earth-has-ever-had"));
 	CHECK(decoder_create(COMPRESSION_NONE, "no-such-encoding") == NULL);
 }
 
