@@ -10,6 +10,7 @@
 
 #include "utils/jsonb.h"
 
+#include "service/clean_text.h"
 #include "stage/options_file.h"
 #include "stage/options_values.h"
 
@@ -38,7 +39,7 @@ read_character(const char *name, const JsonbValue *value, bool may_be_tab, const
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("bulk action option \"%s\" must not be \"%s\"", name,
-						pnstrdup(value->val.string.val, value->val.string.len)),
+						clean_text(pnstrdup(value->val.string.val, value->val.string.len))),
 				 errdetail("It can be %s.", right),
 				 errhint("Give another one, or leave the option out.")));
 	return c;
@@ -90,7 +91,7 @@ options_read_encoding(const char *name, const JsonbValue *value, ActionOptions *
 	if (!decoder_knows_encoding(encoding))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("bulk action option \"%s\" must not be \"%s\"", name, encoding),
+				 errmsg("bulk action option \"%s\" must not be \"%s\"", name, clean_text(encoding)),
 				 errdetail("The server knows no encoding of that name."),
 				 errhint("Names are like \"UTF-8\", \"UTF-16\", \"WINDOWS-1252\" or \"ISO-8859-15\"; "
 						 "iconv -l lists them.")));

@@ -130,7 +130,8 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 		rule->header = string_of(&item);
 		(void) JsonbIteratorNext(&iterator, &item, true);
 		if (item.type == jbvString)
-			rule->column = read_name(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item);
+			rule->column =
+				read_name(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item);
 		else if (item.type == jbvBinary && JsonContainerIsObject(item.val.binary.data))
 		{
 			/* without another name it has its own */
