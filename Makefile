@@ -35,7 +35,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --outputdir=test/isolation
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -std=c11 -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter \
 	-Wno-missing-field-initializers -Wno-sign-compare -MMD -MP
-SHLIB_LINK = -lcsv -lcurl -lcrypto
+SHLIB_LINK = -lcsv -lcurl -lcrypto -lz -lzstd
 
 ifneq (,$(findstring clang,$(CC)))
 # PostgreSQL was configured with gcc and hands down options that clang does not know.

@@ -13,13 +13,28 @@ CREATE TABLE bulk_action_internal.sources (
 	at_end boolean NOT NULL DEFAULT false,
 	scanning boolean NOT NULL DEFAULT false,
 	key_signature text,
+	compression smallint NOT NULL DEFAULT 0,
+	encoding text,
+	delimiter text,
+	raw_offset bigint NOT NULL DEFAULT 0,
+	restart_offset bigint NOT NULL DEFAULT 0,
+	restart_raw_offset bigint NOT NULL DEFAULT 0,
 	rows_read bigint NOT NULL DEFAULT 0,
 	parse_errors bigint NOT NULL DEFAULT 0,
 	lane_chunks integer[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bulk_action_internal.sources IS 'the pinned object of an action and how far it has been chunked';
-COMMENT ON COLUMN bulk_action_internal.sources.header IS 'the header record as it stands in the file';
-COMMENT ON COLUMN bulk_action_internal.sources.next_offset IS 'bytes of the source that committed segments cover';
+COMMENT ON COLUMN bulk_action_internal.sources.header IS
+	'the header record: as it stands in the file, or as CSV with commas where the file is something else';
+COMMENT ON COLUMN bulk_action_internal.sources.next_offset IS
+	'bytes of the source that committed segments cover; where it is decompressed or converted, of what comes of that';
+COMMENT ON COLUMN bulk_action_internal.sources.compression IS '0: none, 1: gzip, 2: zstd';
+COMMENT ON COLUMN bulk_action_internal.sources.encoding IS 'of the file, found in its first bytes or given as an option';
+COMMENT ON COLUMN bulk_action_internal.sources.delimiter IS 'of the file, found in its first record or given as an option';
+COMMENT ON COLUMN bulk_action_internal.sources.raw_offset IS 'bytes of the file as it is stored that were needed for that';
+COMMENT ON COLUMN bulk_action_internal.sources.restart_offset IS
+	'like next_offset and not after it: from where a worker that has to begin anew decodes';
+COMMENT ON COLUMN bulk_action_internal.sources.restart_raw_offset IS 'where that is in the file as it is stored';
 COMMENT ON COLUMN bulk_action_internal.sources.in_skipped_line IS
 	'next_offset lies inside a line that is too long and is being skipped';
 COMMENT ON COLUMN bulk_action_internal.sources.scanning IS

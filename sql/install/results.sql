@@ -19,7 +19,7 @@ SELECT
 		WHEN segment.total = 0 THEN 0.0
 		ELSE pg_catalog.trunc(100.0 * (segment.total - waiting.row_count + lane.row_offset - dead.row_count) / segment.total
 			* CASE WHEN source.at_end OR source.size = 0 THEN 1.0
-				ELSE source.next_offset::numeric / source.size END, 1)
+				ELSE source.raw_offset::numeric / source.size END, 1)
 	END AS percent
 FROM bulk_action_internal.actions AS a
 LEFT JOIN bulk_action_internal.sources AS source ON source.action_no = a.action_no

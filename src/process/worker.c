@@ -39,6 +39,7 @@
 #include "service/clean_text.h"
 #include "service/markers.h"
 #include "service/placeholders.h"
+#include "service/source_stream.h"
 #include "stage/action_session.h"
 #include "stage/applier.h"
 #include "stage/chunker.h"
@@ -330,6 +331,7 @@ bulk_action_worker_main(Datum arg)
 		if (untidy && TimestampDifferenceExceeds(idle_since, now, TIDY_AFTER_MS))
 		{
 			action_session_discard();
+			source_streams_close_all();
 			tidy_queue();
 			untidy = false;
 			continue; /* a wake-up may have come meanwhile */

@@ -96,9 +96,11 @@ csv_dialect_is_valid(const CsvDialect *dialect)
 	char delimiter = dialect->delimiter ? dialect->delimiter : ',';
 	char quote = dialect->quote ? dialect->quote : '"';
 
-	return delimiter != quote &&
+	return (delimiter != quote || dialect->no_quote) &&
 		   delimiter != '\r' && delimiter != '\n' &&
 		   quote != '\r' && quote != '\n' &&
+		   dialect->comment != '\r' && dialect->comment != '\n' && dialect->comment != delimiter &&
+		   (dialect->comment != quote || dialect->no_quote) &&
 		   dialect->max_fields >= 0;
 }
 
@@ -130,7 +132,8 @@ parser_start(CsvReader *reader)
 
 	csv_init(parser, PARSER_OPTIONS);
 	csv_set_delim(parser, (unsigned char) reader->dialect.delimiter);
-	csv_set_quote(parser, (unsigned char) reader->dialect.quote);
+	/* a line with a NUL byte is not parsed */
+	csv_set_quote(parser, reader->dialect.no_quote ? '\0' : (unsigned char) reader->dialect.quote);
 	csv_set_space_func(parser, never_space);
 	csv_set_realloc_func(parser, reader->allocator.realloc_fn);
 	csv_set_free_func(parser, reader->allocator.free_fn);
@@ -434,8 +437,8 @@ finish_unterminated(CsvReader *reader, CsvRecord *record, PhysicalLine first)
 }
 
 /*
- * Passes the rest of a line that was too long, if any, and blank lines.  False
- * when the input ends, or may end, within those.
+ * Passes the rest of a line that was too long, if any, blank lines, and
+ * comments.  False when the input ends, or may end, within those.
  */
 static bool
 pass_to_record(CsvReader *reader)
@@ -446,6 +449,8 @@ pass_to_record(CsvReader *reader)
 	{
 		size_t end = reader->pos;
 
+		if (!reader->skip_to_line_end && reader->dialect.comment != '\0' && buf[end] == reader->dialect.comment)
+			reader->skip_to_line_end = true;
 		if (reader->skip_to_line_end)
 			end = line_at(reader, reader->pos).end;
 		else if (buf[end] != '\r' && buf[end] != '\n')
@@ -461,6 +466,21 @@ pass_to_record(CsvReader *reader)
 		reader->skip_to_line_end = false;
 	}
 	return false;
+}
+
+bool
+csv_reader_skip_lines(CsvReader *reader, int n)
+{
+	while (n-- > 0)
+	{
+		PhysicalLine line = line_at(reader, reader->pos);
+
+		if (!reader->is_final && (line.end == reader->len || line_end_is_undecided(reader, line.end)))
+			return false;
+		reader->pos = line.next;
+		reader->line += line.next > line.end ? 1 : 0;
+	}
+	return true;
 }
 
 /* Parses the record at reader->pos, line by line. */
@@ -492,6 +512,8 @@ parse_record(CsvReader *reader, CsvRecord *record)
 		}
 
 		next_line += line.next > line.end ? 1 : 0;
+		if (reader->dialect.no_quote && find_byte(reader, &reader->next_nul, '\0', line.start) < line.end)
+			return finish_record(reader, record, CSV_READER_ERROR_NUL_BYTE, line.end, line.next, next_line);
 		if (!reserve(reader, line.next - start))
 			break;
 		if (csv_parse(&reader->parser, reader->buf + line.start, size,

@@ -18,7 +18,8 @@
  * A buffer of max_record + CSV_READER_LOOKAHEAD bytes from a record's start is
  * always enough: then csv_reader_next() does not ask for more.
  *
- * Rows end with CR, LF or CRLF.  Blank lines are no records but count as lines.
+ * Rows end with CR, LF or CRLF.  Blank lines and comments are no records but
+ * count as lines.
  * Nothing is trimmed.
  *
  * Units: offsets and lengths are bytes, lines are physical lines from 1; a CR,
@@ -48,6 +49,8 @@ typedef struct CsvDialect
 {
 	char   delimiter;  /* default , */
 	char   quote;      /* default "; doubled it stands for itself */
+	bool   no_quote;   /* there is none: every line is a record */
+	char   comment;    /* lines that begin with it, outside of records, are none; '\0': there are none */
 	size_t max_record; /* bytes of a record without its line end */
 	int    max_fields;
 } CsvDialect;
@@ -134,8 +137,8 @@ typedef struct CsvRecord
 	uint64_t        end_line;   /* in which that byte stands */
 
 	/*
-	 * end_offset lies inside a line that was too long and whose end is not in
-	 * the buffer.  Reading on from there, in this or another process, needs
+	 * end_offset lies inside a line that was too long, or a comment, and whose end
+	 * is not in the buffer.  Reading on from there, in this or another process, needs
 	 * csv_reader_set_input(..., skip_to_line_end = true): no record comes of
 	 * the rest of that line.
 	 */
@@ -154,8 +157,8 @@ extern CsvReader *csv_reader_create(const CsvDialect   *dialect,
 									const CsvAllocator *allocator);
 
 /*
- * Delimiter and quote differ from each other, from CR, LF and NUL; limits are
- * not negative.
+ * Delimiter, quote and comment differ from each other, from CR and LF; limits
+ * are not negative.
  */
 extern bool csv_dialect_is_valid(const CsvDialect *dialect);
 
@@ -167,6 +170,12 @@ extern bool csv_dialect_is_valid(const CsvDialect *dialect);
 extern void csv_reader_set_input(CsvReader *reader, const char *buf, size_t len,
 								 bool is_final, uint64_t offset, uint64_t line,
 								 bool skip_to_line_end);
+
+/*
+ * Passes so many physical lines, whatever is in them; before the first record.
+ * False if the buffer ends before they do and is not the final one.
+ */
+extern bool csv_reader_skip_lines(CsvReader *reader, int n);
 
 extern CsvReaderStatus csv_reader_next(CsvReader *reader, CsvRecord *record);
 

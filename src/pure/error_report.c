@@ -29,6 +29,19 @@ error_report_is_column(const char *name, size_t len)
 	return false;
 }
 
+bool
+error_report_is_ignored(const char *name, size_t len)
+{
+	size_t start = strlen(ERROR_REPORT_IGNORED);
+
+	if (len <= start || memcmp(name, ERROR_REPORT_IGNORED, start) != 0)
+		return false;
+	for (size_t i = start; i < len; i++)
+		if (name[i] < '0' || name[i] > '9')
+			return false;
+	return true;
+}
+
 /* The end of the cell that begins there; NULL if it is none. */
 static const char *
 end_of_cell(const char *at, const char *end)

@@ -20,6 +20,15 @@
 /* Is it one of _line, _error_code, _error_column, _error_message? */
 extern bool error_report_is_column(const char *name, size_t len);
 
+/*
+ * Is it the name of a column that a file without a header has and that is
+ * ignored, like _ignored_3?
+ */
+extern bool error_report_is_ignored(const char *name, size_t len);
+
+/* What such names begin with; the number of the field follows. */
+#define ERROR_REPORT_IGNORED "_ignored_"
+
 /* A cell as it stands in its record, quotes included. */
 typedef struct RawCell
 {

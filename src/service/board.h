@@ -201,7 +201,7 @@ extern bool board_take(int slot, Oid database, Oid session_user, Task *task, Tim
 extern bool board_wants_no_more(const Task *task);
 
 /* The task is over.  What the worker read in the tables goes to the board: */
-extern void board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end);
+extern void board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end, bool keeps_decoder);
 extern void board_applied(const Task *task, int32 next_chunk, int rows);
 
 /*

@@ -112,7 +112,7 @@ board_publish(Oid database, Oid session_user, int64 action_no, int priority,
 		action->priority = priority;
 		action->progress.suspect_segment = progress->suspect_segment;
 		memcpy(action->progress.suspect_chunk, progress->suspect_chunk, sizeof(progress->suspect_chunk));
-		action->chunking_by = NOBODY;
+		action->chunking_by = action->chunker = NOBODY;
 		for (int lane = 0; lane < MAX_LANES; lane++)
 			action->lane_by[lane] = action->preferred[lane] = NOBODY;
 		break;
@@ -266,7 +266,7 @@ board_demand(Oid database, GroupDemand *groups, int max)
 		if (action->worker_seen)
 			group->alive++;
 		action->worker_seen = false;
-		if (board_wants_chunking(action))
+		if (board_wants_chunking(action) && board_may_chunk(action, NOBODY))
 		{
 			if (action->chunking_due <= now)
 				group->tasks += may_begin(turn, action->progress.suspect_segment);

@@ -49,6 +49,8 @@ typedef struct BoardAction
 	int            chunking_attempts;
 	int            chunking_deaths; /* of workers inside it, in a row */
 	TimestampTz    chunking_due;
+	int            chunker;       /* slot that chunked the segment before and may go on best, or NOBODY */
+	bool           chunker_keeps; /* what costs the others a new beginning: a decoder */
 	int            lane_by[MAX_LANES];
 	int            lane_attempts[MAX_LANES];
 	int            lane_deaths[MAX_LANES];
@@ -117,6 +119,7 @@ extern void board_wake_idle_workers(Oid database, Oid session_user, int tasks);
 
 /* ---- tasks: is there one that nobody is inside of, whenever it is due? ---- */
 extern bool board_wants_chunking(const BoardAction *action);
+extern bool board_may_chunk(const BoardAction *action, int slot);
 extern bool board_wants_applying(const BoardAction *action, int lane);
 
 /* ---- pace ---- */

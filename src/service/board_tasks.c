@@ -41,6 +41,22 @@ board_wants_chunking(const BoardAction *action)
 		   board_queued_chunks(action) < bulk_action_max_queued_chunks;
 }
 
+/*
+ * The worker that chunked the segment before goes on as long as it lives: it has
+ * the source open.  While it is inside another task somebody else may, unless he
+ * would have to decode the source from the beginning.  With NOBODY: is there, or
+ * may there come, a worker that is free for it?
+ */
+bool
+board_may_chunk(const BoardAction *action, int slot)
+{
+	if (action->chunker == NOBODY || action->chunker == slot)
+		return true;
+	if (board->slots[action->chunker].busy)
+		return !action->chunker_keeps;
+	return slot == NOBODY;
+}
+
 bool
 board_wants_applying(const BoardAction *action, int lane)
 {
@@ -84,6 +100,12 @@ board_drop_holder(int slot)
 			action->chunking_by = NOBODY;
 			count_death(action, &action->chunking_deaths, &action->chunking_due);
 		}
+		if (action->chunker == slot)
+		{
+			action->chunker = NOBODY;
+			if (board_wants_chunking(action))
+				board_wake_idle_workers(action->database, action->session_user, 1);
+		}
 		for (int lane = 0; lane < MAX_LANES; lane++)
 		{
 			if (action->lane_by[lane] == slot)
@@ -122,7 +144,12 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 	task->alone = turn == TURN_SUSPECT;
 	if (board_wants_chunking(action) && (!task->alone || action->progress.suspect_segment))
 	{
-		if (action->chunking_due <= now)
+		if (action->chunking_due <= now && !task->alone && !board_may_chunk(action, slot))
+		{
+			if (!board->slots[action->chunker].busy)
+				board_wake_slot(action->chunker);
+		}
+		else if (action->chunking_due <= now)
 		{
 			task->kind = TASK_CHUNK;
 			task->lane = 0;
@@ -131,7 +158,7 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 			task->deaths = action->chunking_deaths;
 			return true;
 		}
-		if (*next_due == 0 || action->chunking_due < *next_due)
+		else if (*next_due == 0 || action->chunking_due < *next_due)
 			*next_due = action->chunking_due;
 	}
 	for (int lane = 0; lane < action->progress.lanes; lane++)
@@ -241,7 +268,7 @@ after_task(const BoardAction *action, const Task *task)
 }
 
 void
-board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
+board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end, bool keeps_decoder)
 {
 	BoardAction *action;
 
@@ -255,6 +282,8 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
 		action->chunking_attempts = 0;
 		action->chunking_deaths = 0;
 		action->chunking_due = 0;
+		action->chunker = task->slot;
+		action->chunker_keeps = keeps_decoder;
 		action->progress.lanes = Max(action->progress.lanes, lanes);
 		for (int lane = 0; lane < lanes; lane++)
 			action->progress.produced[lane] = Max(action->progress.produced[lane], produced[lane]);

@@ -3,8 +3,9 @@
  *		Chunking: cuts the next segment of a source into chunks.
  *
  *	1	Read where the source stands; at the very beginning pin the object.
- *	2	Download the segment, holding no transaction (a snapshot held while
- *		waiting for the network would keep vacuum from its work everywhere).
+ *	2	Download the segment, and decode it where it has to be, holding no
+ *		transaction (a snapshot held while waiting for the network would keep
+ *		vacuum from its work everywhere).
  *	3	One transaction: lock the source's row and see that it still stands
  *		there, so that a second chunking worker, or one that was cut off and
  *		comes back, does no harm; parse; route each row to a lane by the hash of
@@ -19,7 +20,6 @@
  */
 #include "postgres.h"
 
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -33,6 +33,7 @@
 #include "stage/chunker.h"
 #include "stage/permission.h"
 #include "stage/segment.h"
+#include "stage/source_text.h"
 #include "stage/target.h"
 
 #define CHUNK_BYTES (1024 * 1024)
@@ -40,6 +41,9 @@
 /* The first segment is small so that applying starts early; each is twice the one before. */
 #define SEGMENT_FIRST   ((int64) 1024 * 1024)
 #define SEGMENT_LARGEST ((int64) 8 * 1024 * 1024)
+
+/* Of a source that is decoded: what is read ahead is kept in memory, and there are decoders besides. */
+#define SEGMENT_LARGEST_DECODED ((int64) 4 * 1024 * 1024)
 
 /* Added to each window: room for the record that begins before the segment's end. */
 #define WINDOW_TAIL  (CSV_READER_DEFAULT_MAX_RECORD + CSV_READER_LOOKAHEAD)
@@ -55,31 +59,6 @@ bool
 chunker_is_hopeless(void)
 {
 	return hopeless;
-}
-
-/* ---- the header ---- */
-
-/* Reads the header at the start of the file. */
-static void
-take_header(ActionSession *session, SegmentParse *parse, SourceState *state)
-{
-	CsvReaderStatus status = csv_reader_next(parse->reader, &parse->record);
-
-	if (status == CSV_READER_END)
-		ereport(ERROR,
-				(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
-				 errmsg("the file is empty"),
-				 errhint("Its first line must name the columns, with a comma between them.")));
-	if (status != CSV_READER_RECORD ||
-		!pg_verifymbstr(parse->record.raw, (int) parse->record.raw_len, true))
-		ereport(ERROR,
-				(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
-				 errmsg("the header of the file cannot be read"),
-				 errdetail("%s.", status == CSV_READER_BAD_RECORD ? parse->record.message :
-																	"it is not a complete line of valid text"),
-				 errhint("The first line must name the columns, with a comma between them.")));
-	state->header = pnstrdup(parse->record.raw, parse->record.raw_len);
-	action_session_set_header(session, state->header, parse->record.raw_len, state->key_signature);
 }
 
 /* ---- writing ---- */
@@ -139,7 +118,7 @@ write_chunks(const Action *action, const SegmentParse *parse, SourceState *state
 
 				if (count > 0 && buffer.len + row_codec_raw_size(row->line, row->length) > CHUNK_BYTES)
 					break;
-				(void) row_codec_append_raw(&buffer, row->line, parse->window + row->offset, row->length);
+				(void) row_codec_append_raw(&buffer, row->line, segment_row_text(parse, row), row->length);
 				count++;
 				at++;
 			}
@@ -201,9 +180,11 @@ decide_lanes(const Action *action, const SegmentParse *parse)
 /* ---- the task ---- */
 
 static int64
-segment_size(int segment_no)
+segment_size(const SourceState *state)
 {
-	return segment_no >= 3 ? SEGMENT_LARGEST : SEGMENT_FIRST << segment_no;
+	int64 size = state->next_segment >= 3 ? SEGMENT_LARGEST : SEGMENT_FIRST << state->next_segment;
+
+	return state->encoding != NULL && source_text_is_decoded(state) ? Min(size, SEGMENT_LARGEST_DECODED) : size;
 }
 
 /* Inside bookkeeping: an error if a file of so many bytes or rows is larger than it may be. */
@@ -269,21 +250,20 @@ find_place(ActionSession *session, SourceState *state)
 
 /* Parses the window as the submitter. */
 static void
-parse_window(ActionSession *session, SourceState *state, SegmentParse *parse, int64 window_length)
+parse_window(ActionSession *session, SourceState *state, SegmentParse *parse, const SourceText *text)
 {
 	SubmitterFrame frame;
 	int64          skip = 0;
 
-	parse->window = window;
-	parse->row_limit_offset = state->next_offset + segment_size(state->next_segment);
+	parse->window = text->data;
+	parse->row_limit_offset = state->next_offset + segment_size(state);
 
 	if (state->next_offset == 0)
-		skip = csv_skip_bom(window, window_length);
-	csv_reader_set_input(parse->reader, window + skip, window_length - skip,
-						 state->next_offset + window_length >= state->size,
+		skip = csv_skip_bom(text->data, text->length);
+	csv_reader_set_input(parse->reader, text->data + skip, text->length - skip, text->is_final,
 						 state->next_offset + skip, state->next_line, state->in_skipped_line);
 	if (state->next_segment == 0)
-		take_header(session, parse, state);
+		source_text_header(session, parse, state);
 	else if (session->nfields == 0)
 		action_session_set_header(session, state->header, strlen(state->header), state->key_signature);
 
@@ -319,9 +299,10 @@ write_segment(const Action *action, const SegmentParse *parse, SourceState *stat
 }
 
 static void
-advance(const SegmentParse *parse, SourceState *state)
+advance(const SegmentParse *parse, SourceState *state, const SourceText *text)
 {
-	bool at_end = parse->ended || (int64) parse->record.end_offset >= state->size;
+	int64 end = (int64) parse->record.end_offset;
+	bool  at_end = parse->ended || (text->is_final && end >= state->next_offset + text->length);
 
 	if (state->scanning && at_end)
 	{
@@ -332,10 +313,12 @@ advance(const SegmentParse *parse, SourceState *state)
 		state->next_offset = 0;
 		state->next_line = 1;
 		state->in_skipped_line = false;
+		state->raw_offset = state->restart.offset = state->restart.raw_offset = 0;
 		return;
 	}
 	state->next_segment++;
-	state->next_offset = parse->record.end_offset;
+	state->next_offset = end;
+	source_text_note_place(text, state, end);
 	state->next_line = parse->record.end_line;
 	state->in_skipped_line = parse->record.skip_to_line_end;
 	state->at_end = at_end;
@@ -362,22 +345,21 @@ typedef enum SegmentResult
 
 /* Step 3: one transaction. */
 static SegmentResult
-commit_segment(ActionSession *session, SourceState *state, int64 window_length)
+commit_segment(ActionSession *session, SourceState *state, const SourceText *text)
 {
-	static CsvReader *reader = NULL;
-	const Action     *action = session->action;
-	Bookkeeping       books;
-	SourceState       locked;
-	SegmentParse     *parse;
-	bool              over_budget;
-
-	if (reader == NULL && (reader = csv_reader_create(NULL, NULL)) == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	const Action *action = session->action;
+	Bookkeeping   books;
+	SourceState   locked;
+	SegmentParse *parse;
+	bool          over_budget;
 
 	hopeless = false;
 	transaction_start();
 	MemoryContextSwitchTo(task_context);
-	parse = segment_create(reader, state->scanning);
+	parse = segment_create(source_text_reader(session, state, text), state->scanning);
+	parse->plain = dialect_is_plain(&action->options.file, state->delimiter);
+	parse->pad = action->options.file.pad;
+	parse->encoding = decoder_is_utf8(state->encoding) ? NULL : state->encoding;
 
 	bookkeeping_enter(&books);
 	if (state->next_segment == 0)
@@ -392,7 +374,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 	bookkeeping_leave(&books);
 
 	hopeless = true;
-	parse_window(session, state, parse, window_length);
+	parse_window(session, state, parse, text);
 
 	hopeless = false;
 	bookkeeping_enter(&books);
@@ -407,7 +389,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 		write_keys(action, parse, state);
 	else
 		write_segment(action, parse, state);
-	advance(parse, state);
+	advance(parse, state, text);
 	jobs_write_source(action->action_no, state);
 	over_budget = report_errors(action, parse);
 	bookkeeping_leave(&books);
@@ -452,9 +434,9 @@ bool
 chunker_run(ActionSession *session, const Task *task)
 {
 	SourceState   state;
-	SourcePin     pin;
-	int64         length;
+	SourceText    text = {0};
 	SegmentResult result = SEGMENT_WRITTEN;
+	bool          decoded = false;
 
 	hopeless = false;
 	if (task_context == NULL)
@@ -467,20 +449,22 @@ chunker_run(ActionSession *session, const Task *task)
 	find_place(session, &state);
 	if (!state.at_end)
 	{
-		length = Min(segment_size(state.next_segment) + (int64) WINDOW_TAIL, state.size - state.next_offset);
-		pin.size = state.size;
-		pin.etag = state.etag;
-		pin.version_id = state.version_id;
+		text.data = window;
+		text.size = segment_size(&state) + (int64) WINDOW_TAIL;
 		mark(task, state.next_segment);
 		INJECTION("chunker-before-download");
-		source_read(session->source, &pin, state.next_offset, length, window);
-		result = commit_segment(session, &state, length);
+		source_text_read(session, &state, &text);
+		decoded = text.stream != NULL;
+		INJECTION("chunker-downloaded");
+		result = commit_segment(session, &state, &text);
+		if (result != SEGMENT_ELSEWHERE)
+			source_text_keep(&text, &state);
 	}
 	markers_clear(task->slot);
 	hopeless = false;
 	rotate();
 	if (result == SEGMENT_WRITTEN)
-		board_chunked(task, state.lanes, state.lane_chunks, state.at_end);
+		board_chunked(task, state.lanes, state.lane_chunks, state.at_end, decoded);
 	else if (result == SEGMENT_ELSEWHERE)
 		board_give_back(task, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOCKED_DELAY_MS));
 	MemoryContextReset(task_context);

@@ -16,6 +16,7 @@
 #include "service/board.h"
 #include "service/markers.h"
 #include "service/source.h"
+#include "service/source_stream.h"
 #include "service/transaction.h"
 #include "stage/options.h"
 
@@ -205,15 +206,23 @@ typedef struct SourceState
 	int64 size; /* bytes */
 	char *etag;
 	char *version_id; /* may be NULL */
-	char *header;     /* NULL before the first segment */
+	char *header;     /* as CSV with commas; NULL before the first segment */
 	int   next_segment;
-	int64 next_offset;
+	int64 next_offset; /* of the text: after decompression and conversion */
 	int64 next_line;
-	bool  in_skipped_line; /* next_offset lies in a line that is too long */
+	bool  in_skipped_line; /* next_offset lies in a line that is too long, or a comment */
 	bool  at_end;
 	char *key_signature; /* of the target when the first segment was read; NULL before */
 	bool  scanning;      /* the file is read for its keys only; next_* say how far */
 	int   lanes;         /* 0: not yet decided */
+
+	/* how the file is written, found with the first segment */
+	Compression compression;
+	char       *encoding;   /* NULL: not yet found */
+	char        delimiter;  /* '\0': not yet found */
+	int64       raw_offset; /* bytes as they are stored that next_offset needed */
+	StreamPlace restart;
+
 	int64 rows_read;
 	int64 parse_errors; /* of these */
 	int32 lane_chunks[MAX_LANES];

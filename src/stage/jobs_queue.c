@@ -35,7 +35,8 @@
 
 #define SOURCE_COLUMNS \
 	"SELECT size, etag, version_id, header, next_segment, next_offset, next_line, at_end, lane_chunks," \
-	" in_skipped_line, scanning, rows_read, parse_errors, key_signature" \
+	" in_skipped_line, scanning, rows_read, parse_errors, key_signature," \
+	" compression, encoding, delimiter, raw_offset, restart_offset, restart_raw_offset" \
 	" FROM bulk_action_internal.sources WHERE action_no = $1"
 
 static bool
@@ -43,6 +44,7 @@ fetch_source(Statement *statement, int64 action_no, SourceState *source)
 {
 	Datum  values[] = {Int64GetDatum(action_no)};
 	Datum *elements;
+	char  *delimiter;
 
 	memset(source, 0, sizeof(*source));
 	if (statement_run(statement, values, NULL) == 0)
@@ -62,6 +64,12 @@ fetch_source(Statement *statement, int64 action_no, SourceState *source)
 	source->rows_read = DatumGetInt64(statement_value(0, 12, NULL));
 	source->parse_errors = DatumGetInt64(statement_value(0, 13, NULL));
 	source->key_signature = statement_text(0, 14);
+	source->compression = (Compression) DatumGetInt16(statement_value(0, 15, NULL));
+	source->encoding = statement_text(0, 16);
+	source->delimiter = (delimiter = statement_text(0, 17)) != NULL ? delimiter[0] : '\0';
+	source->raw_offset = DatumGetInt64(statement_value(0, 18, NULL));
+	source->restart.offset = DatumGetInt64(statement_value(0, 19, NULL));
+	source->restart.raw_offset = DatumGetInt64(statement_value(0, 20, NULL));
 	if (source->lanes > MAX_LANES)
 		elog(ERROR, "action number %lld has %d lanes", (long long) action_no, source->lanes);
 	for (int i = 0; i < source->lanes; i++)
@@ -118,10 +126,12 @@ jobs_write_source(int64 action_no, const SourceState *source)
 	static Statement statement = {
 		"UPDATE bulk_action_internal.sources SET header = $2, next_segment = $3, next_offset = $4,"
 		" next_line = $5, at_end = $6, lane_chunks = $7, in_skipped_line = $8, scanning = $9, rows_read = $10,"
-		" parse_errors = $11, key_signature = $12"
+		" parse_errors = $11, key_signature = $12, compression = $13, encoding = $14, delimiter = $15,"
+		" raw_offset = $16, restart_offset = $17, restart_raw_offset = $18"
 		" WHERE action_no = $1",
 		{INT8OID, TEXTOID, INT4OID, INT8OID, INT8OID, BOOLOID, INT4ARRAYOID, BOOLOID, BOOLOID, INT8OID,
-		 INT8OID, TEXTOID}};
+		 INT8OID, TEXTOID, INT2OID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID}};
+	char  delimiter[] = {source->delimiter, '\0'};
 	Datum values[] = {
 		Int64GetDatum(action_no),
 		CStringGetTextDatum(source->header),
@@ -134,7 +144,13 @@ jobs_write_source(int64 action_no, const SourceState *source)
 		BoolGetDatum(source->scanning),
 		Int64GetDatum(source->rows_read),
 		Int64GetDatum(source->parse_errors),
-		CStringGetTextDatum(source->key_signature)};
+		CStringGetTextDatum(source->key_signature),
+		Int16GetDatum(source->compression),
+		CStringGetTextDatum(source->encoding),
+		CStringGetTextDatum(delimiter),
+		Int64GetDatum(source->raw_offset),
+		Int64GetDatum(source->restart.offset),
+		Int64GetDatum(source->restart.raw_offset)};
 
 	(void) statement_run(&statement, values, NULL);
 }

@@ -16,6 +16,7 @@
 #include "service/clean_text.h"
 #include "service/near_match.h"
 #include "stage/options.h"
+#include "stage/options_file.h"
 #include "stage/options_values.h"
 
 StaticAssertDecl(sizeof(DuplicatesMode) == sizeof(int) && sizeof(RowOrder) == sizeof(int) &&
@@ -67,6 +68,13 @@ static const OptionRule option_rules[] = {
 	{"fold_header", FOR_ALL, jbvBool, offsetof(ActionOptions, fold_header)},
 	{"columns", FOR_ALL, jbvBinary, .read = options_read_columns},
 	{"match", FOR(ACTION_DELETE), jbvBinary, .read = options_read_match},
+	{"delimiter", FOR_ALL, jbvString, .read = options_read_delimiter},
+	{"quote", FOR_ALL, jbvString, .read = options_read_quote},
+	{"header", FOR_ALL, jbvBool, .read = options_read_header},
+	{"comment", FOR_ALL, jbvString, .read = options_read_comment},
+	{"skip_lines", FOR_ALL, jbvNumeric, offsetof(ActionOptions, file.skip_lines), NULL, 0, DIALECT_MAX_SKIP_LINES},
+	{"ragged", FOR_ALL, jbvString, .read = options_read_ragged},
+	{"encoding", FOR_ALL, jbvString, .read = options_read_encoding},
 };
 
 StaticAssertDecl(lengthof(option_rules) <= 64, "a bit of ActionOptions.given per option");
@@ -308,6 +316,7 @@ options_check(ActionType type, const ActionOptions *options)
 							action_types[type]),
 					 errdetail("There is nothing that it could change there."),
 					 errhint("Leave it out.")));
+	options_check_file(options);
 	if (type == ACTION_DELETE && options->on_missing == MISSING_INSERT)
 		contradiction("bulk action option \"on_missing\" must not be \"insert\" for \"bulk_delete\"",
 					  "What is to be deleted is not inserted.", "It can be \"report\" or \"error\".");

@@ -9,6 +9,7 @@
 
 #include "utils/jsonb.h"
 
+#include "pure/dialect.h"
 #include "pure/error_budget.h"
 #include "stage/action_type.h"
 
@@ -95,6 +96,9 @@ typedef struct ActionOptions
 	bool           fold_header; /* names of columns match regardless of case and blanks around them */
 	int            ncolumns;
 	ColumnRule    *columns;
+	int            nnames;
+	char         **names; /* columns of a file without a header; NULL: ignored */
+	DialectOptions file;
 	int            nmatch;
 	char         **match; /* bulk_delete: columns that must have the value in the file */
 	uint64         given; /* which options were given, a bit per rule (options.c) */

@@ -8,7 +8,9 @@
  *		"Notes": null			ignored
  *		"Age": {"column": "age", "overwrite": "only_if_empty"}
  *
- * Columns that are not named there have the name of the table's column.
+ * Columns that are not named there have the name of the table's column.  For a
+ * file without a header it is an array of names of the table's columns, with
+ * null for those that are ignored.
  */
 #include "postgres.h"
 
@@ -80,6 +82,25 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 	}
 }
 
+static void
+read_names(const char *name, JsonbContainer *array, ActionOptions *options)
+{
+	JsonbIterator     *iterator = JsonbIteratorInit(array);
+	JsonbIteratorToken token;
+	JsonbValue         item;
+
+	options->names = palloc0(sizeof(char *) * Max(JsonContainerSize(array), 1));
+	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		if (item.type != jbvNull)
+			options->names[options->nnames] =
+				read_name(psprintf("element %d of bulk action option \"%s\"", options->nnames + 1, name), &item);
+		options->nnames++;
+	}
+}
+
 void
 options_read_columns(const char *name, const JsonbValue *value, ActionOptions *options)
 {
@@ -87,9 +108,16 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 	JsonbIteratorToken token;
 	JsonbValue         item;
 
+	if (value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data) &&
+		!JsonContainerIsScalar(value->val.binary.data))
+	{
+		read_names(name, value->val.binary.data, options);
+		return;
+	}
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
 		wrong_value(psprintf("bulk action option \"%s\"", name), value,
-					"an object like {\"name in the file\": \"name in the table\"}");
+					"an object like {\"name in the file\": \"name in the table\"}, or for a file without a header "
+					"an array of names");
 	options->columns = palloc0(sizeof(ColumnRule) * Max(JsonContainerSize(value->val.binary.data), 1));
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
@@ -102,7 +130,8 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 		rule->header = string_of(&item);
 		(void) JsonbIteratorNext(&iterator, &item, true);
 		if (item.type == jbvString)
-			rule->column = read_name(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item);
+			rule->column =
+				read_name(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item);
 		else if (item.type == jbvBinary && JsonContainerIsObject(item.val.binary.data))
 		{
 			/* without another name it has its own */

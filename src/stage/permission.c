@@ -65,7 +65,9 @@ permission_check(const char *entity_type, const char *action_type, Oid table, Oi
 void
 permission_check_action(const Action *action)
 {
-	permission_check(action->entity_type, action_types[options_effective_type(action->type, &action->options)], action->target, action->submitter.role);
+	const char *type = action_types[options_effective_type(action->type, &action->options)];
+
+	permission_check(action->entity_type, type, action->target, action->submitter.role);
 }
 
 void

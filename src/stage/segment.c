@@ -9,7 +9,9 @@
  * by its line number; the error is found again when the row is applied.
  *
  * Rows stay where they were downloaded until they are written, so the memory
- * is the window, 24 bytes a row and one chunk.
+ * is the window, 24 bytes a row and one chunk.  Files that are not CSV with
+ * commas are an exception: what goes into the queue is, so that all that comes
+ * after this need not know; their rows are written anew.
  *
  * The same records come out every time the segment's bytes are read, so a file
  * can be read twice: first for its keys alone, to find those that occur more
@@ -42,6 +44,7 @@ segment_create(CsvReader *reader, bool keys_only)
 	parse->reader = reader;
 	parse->keys_only = keys_only;
 	parse->keys.realloc_fn = segment_buffer_realloc;
+	parse->text.realloc_fn = segment_buffer_realloc;
 	parse->max_rows = 4096;
 	parse->rows = palloc(sizeof(SegmentRow) * parse->max_rows);
 	parse->max_errors = 64;
@@ -49,18 +52,80 @@ segment_create(CsvReader *reader, bool keys_only)
 	return parse;
 }
 
-/* A record as text: bytes that are none in the server's encoding are shown as \xHH. */
+/* ---- records ---- */
+
+const char *
+segment_row_text(const SegmentParse *parse, const SegmentRow *row)
+{
+	return (parse->plain ? parse->window : parse->text.data) + row->offset;
+}
+
+int
+segment_trimmed(const CsvField *fields, int nfields)
+{
+	while (nfields > 1 && fields[nfields - 1].len == 0)
+		nfields--;
+	return nfields;
+}
+
+/* Gives the record as many fields as the header has, if only empty ones are too many or too few. */
+static void
+pad_record(SegmentParse *parse)
+{
+	CsvRecord *record = &parse->record;
+	int        wanted = parse->target->nfields;
+
+	if (record->nfields > wanted && segment_trimmed(record->fields, record->nfields) <= wanted)
+		record->nfields = wanted;
+	if (record->nfields >= wanted)
+		return;
+	if (parse->padded == NULL)
+		parse->padded = palloc(sizeof(CsvField) * wanted);
+	memcpy(parse->padded, record->fields, sizeof(CsvField) * record->nfields);
+	for (int i = record->nfields; i < wanted; i++)
+		parse->padded[i] = (CsvField){"", 0, true};
+	record->fields = parse->padded;
+	record->nfields = wanted;
+}
+
+/* Writes the record anew, as CSV with commas. */
+static void
+write_record(SegmentParse *parse, SegmentRow *row)
+{
+	const CsvRecord *record = &parse->record;
+	size_t           start = parse->text.len;
+
+	for (int i = 0; i < record->nfields; i++)
+	{
+		if (i > 0)
+			(void) row_buffer_append(&parse->text, ",", 1);
+		(void) row_codec_append_cell(&parse->text, &record->fields[i]);
+	}
+	row->offset = (uint32) start;
+	row->length = (uint32) (parse->text.len - start);
+}
+
+/*
+ * A record as text: bytes that are none in the server's encoding, or were none
+ * in the file's, are shown as \xHH.
+ */
 static char *
-printable(const char *raw, size_t length)
+printable(const char *raw, size_t length, bool converted)
 {
 	StringInfoData text;
 
 	initStringInfo(&text);
 	for (size_t i = 0; i < length;)
 	{
+		int bad = converted ? decoder_bad_byte(raw + i, length - i) : -1;
 		int width = raw[i] == '\0' ? 0 : Min(pg_mblen(raw + i), (int) (length - i));
 
-		if (width > 0 && pg_verifymbstr(raw + i, width, true))
+		if (bad >= 0)
+		{
+			appendStringInfo(&text, "\\x%02X", bad);
+			width = 2;
+		}
+		else if (width > 0 && pg_verifymbstr(raw + i, width, true))
 			appendBinaryStringInfo(&text, raw + i, width);
 		else
 		{
@@ -90,9 +155,9 @@ add_error(SegmentParse *parse, int sqlerrcode, const char *message)
 	error->line = record->line;
 	strlcpy(error->code, unpack_sql_state(sqlerrcode), sizeof(error->code));
 	error->message = pstrdup(message);
-	error->record = printable(record->raw, record->raw_len);
+	error->record = printable(record->raw, record->raw_len, parse->encoding != NULL);
 	error->record_length = strlen(error->record);
-	error->record_altered = record->error == CSV_READER_ERROR_TOO_LONG ||
+	error->record_altered = !parse->plain || record->error == CSV_READER_ERROR_TOO_LONG ||
 							error->record_length != record->raw_len;
 }
 
@@ -147,13 +212,18 @@ add_row(SegmentParse *parse, uint64 hash)
 	row = &parse->rows[parse->nrows];
 	row->line = record->line;
 	row->hash = hash;
-	if (!parse->keys_only)
+	if (parse->keys_only)
+	{
+		if (!take_keys(parse, row))
+			return;
+	}
+	else if (parse->plain)
 	{
 		row->offset = (uint32) (record->raw - parse->window);
 		row->length = (uint32) record->raw_len;
 	}
-	else if (!take_keys(parse, row))
-		return;
+	else
+		write_record(parse, row);
 	parse->nrows++;
 }
 
@@ -187,7 +257,7 @@ parse_records(SegmentParse *parse, MemoryContext key_context)
 {
 	CsvRecord *record = &parse->record;
 
-	while (parse->seen < SEGMENT_ROWS)
+	while (parse->seen < SEGMENT_ROWS && parse->text.len < SEGMENT_TEXT_BYTES)
 	{
 		CsvReaderStatus status = csv_reader_next(parse->reader, record);
 		uint64          hash;
@@ -202,9 +272,12 @@ parse_records(SegmentParse *parse, MemoryContext key_context)
 			add_bad_record(parse);
 		else if (!pg_verifymbstr(record->raw, (int) record->raw_len, true))
 			add_error(parse, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-					  psprintf("the row has bytes that are not valid %s", GetDatabaseEncodingName()));
+					  psprintf("the row has bytes that are not valid %s",
+							   parse->encoding != NULL ? parse->encoding : GetDatabaseEncodingName()));
 		else
 		{
+			if (parse->pad)
+				pad_record(parse);
 			parse->in_record = true;
 			MemoryContextSwitchTo(key_context);
 			hash = hash_key(parse);

@@ -12,12 +12,13 @@
 #include "stage/jobs.h"
 #include "stage/target.h"
 
-/* Records of one segment at most. */
-#define SEGMENT_ROWS 131072
+/* Records of one segment at most, and bytes of those that are written anew. */
+#define SEGMENT_ROWS       131072
+#define SEGMENT_TEXT_BYTES ((size_t) 4 * 1024 * 1024)
 
 typedef struct SegmentRow
 {
-	uint32 offset; /* of its text: in the window, or in keys */
+	uint32 offset; /* of its text: in the window, in text, or in keys */
 	uint32 length;
 	int64  line;
 	uint64 hash;
@@ -32,7 +33,12 @@ typedef struct SegmentParse
 	CsvRecord     record;    /* the last one read */
 	bool          in_record; /* record is a good one whose key is being converted */
 	bool          keys_only; /* rows are keys, and nothing is an error */
+	bool          plain;     /* rows are CSV with commas as they stand in the window */
+	bool          pad;       /* option ragged */
+	const char   *encoding;  /* of the file, if what is in the window was converted from it; else NULL */
 	const char   *window;
+	CsvField     *padded;           /* for the record being read */
+	RowBuffer     text;             /* rows that are written anew as CSV with commas */
 	int64         row_limit_offset; /* records that begin here or later are the next segment's */
 	int           seen;             /* records, bad ones included */
 	SegmentRow   *rows;
@@ -47,6 +53,12 @@ typedef struct SegmentParse
 
 /* Everything is allocated in the current memory context. */
 extern SegmentParse *segment_create(CsvReader *reader, bool keys_only);
+
+/* With option ragged: fields at the end that are empty do not count. */
+extern int segment_trimmed(const CsvField *fields, int nfields);
+
+/* The text of a row: CSV with commas. */
+extern const char *segment_row_text(const SegmentParse *parse, const SegmentRow *row);
 
 /* Reads records until the segment is full or its bytes are used up; as the submitter. */
 extern void segment_parse(SegmentParse *parse);

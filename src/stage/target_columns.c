@@ -160,6 +160,7 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
 			   const ColumnRule *rule, Form_pg_attribute attribute)
 {
 	const char *wanted = rule != NULL ? rule->column : name;
+	const char *where = action->options.file.no_header ? "option \"columns\"" : "the header";
 	NearMatch   match;
 
 	near_match_start(&match, wanted);
@@ -169,9 +170,9 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 wanted[0] == '\0' ? errmsg("field %d of the header is empty", field + 1) :
-			 attribute == NULL ? errmsg("column \"%s\" of the header does not exist in %s", clean_text(wanted),
+			 attribute == NULL ? errmsg("column \"%s\" of %s does not exist in %s", clean_text(wanted), where,
 										target->qualified_name) :
-								 errmsg("column \"%s\" of the header may not be set", clean_text(wanted)),
+								 errmsg("column \"%s\" of %s may not be set", clean_text(wanted), where),
 			 match.best != NULL && attribute == NULL ?
 				 errhint("Perhaps you meant \"%s\". The header may have these columns: %s.", match.best,
 						 list_allowed(action, target, desc)) :
@@ -212,7 +213,7 @@ column_of_field(const Action *action, const Target *target, TupleDesc desc, int 
 	if (*rule != NULL && (*rule)->column == NULL)
 		return NULL;
 	/* such a file can be submitted as it is */
-	if (*rule == NULL && error_report_is_column(name, strlen(name)))
+	if (*rule == NULL && (error_report_is_column(name, strlen(name)) || error_report_is_ignored(name, strlen(name))))
 		return NULL;
 	attribute = find_column(desc, *rule != NULL ? (*rule)->column : name);
 	if (attribute == NULL && *rule == NULL && action->options.fold_header)

@@ -127,11 +127,19 @@ require_same(const CsvRecord *a, const CsvRecord *b)
 	}
 }
 
+/* Line ends, and comments where lines begin. */
 static void
 require_blank(const Stream *stream, uint64_t from, uint64_t to)
 {
 	for (uint64_t i = from; i < to; i++)
-		require(stream->data[i] == '\r' || stream->data[i] == '\n');
+	{
+		bool begins = i == 0 || stream->data[i - 1] == '\r' || stream->data[i - 1] == '\n';
+
+		if (begins && stream->dialect.comment != '\0' && stream->data[i] == stream->dialect.comment)
+			while (i < to && stream->data[i] != '\r' && stream->data[i] != '\n')
+				i++;
+		require(i == to || stream->data[i] == '\r' || stream->data[i] == '\n');
+	}
 }
 
 static void
@@ -177,7 +185,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const size_t limits[] = {1, 7, 40, 300};
-	Stream              stream = {NULL, 0, {0, 0, 0, 0}};
+	Stream              stream = {.data = NULL};
 
 	if (size < 2 || size > MAX_STREAM)
 		return 0;
@@ -187,6 +195,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	stream.dialect.max_fields = data[0] & 4 ? 3 : 0;
 	stream.dialect.delimiter = data[0] & 8 ? '\t' : ',';
 	stream.dialect.quote = data[0] & 16 ? '\'' : '"';
+	stream.dialect.no_quote = data[0] & 32;
+	stream.dialect.comment = data[0] & 64 ? '#' : '\0';
 	compare(&stream, data[1] + 1u);
 	return 0;
 }

@@ -336,8 +336,10 @@ model_run(const Model *m, Text *out)
 static CsvDialect
 dialect_of(const Model *m)
 {
-	CsvDialect dialect = {m->delimiter, m->quote, m->max_record, m->max_fields};
+	CsvDialect dialect = {.delimiter = m->delimiter, .quote = m->quote};
 
+	dialect.max_record = m->max_record;
+	dialect.max_fields = m->max_fields;
 	return dialect;
 }
 
@@ -614,11 +616,11 @@ test_dialects(void)
 	Model       m = {input, strlen(input), '\t', '\'', 1000, 10};
 	CsvDialect  dialect = dialect_of(&m);
 	CsvDialect  bad[] = {
-		 {'"', 0, 0, 0},
-		 {0, ',', 0, 0},
-		 {'\n', 0, 0, 0},
-		 {0, '\r', 0, 0},
-		 {0, 0, 0, -1},
+		 {.delimiter = '"'},
+		 {.quote = ','},
+		 {.delimiter = '\n'},
+		 {.quote = '\r'},
+		 {.max_fields = -1},
     };
 	CsvReader *reader = csv_reader_create(&dialect, NULL);
 

@@ -221,6 +221,14 @@ sub broken_record
 	return ("$key,nul\0" . ',' x (@cells - 2), '22021', 't');
 }
 
+# Compresses a file, which keeps its name.
+sub compress
+{
+	my ($file, $program) = @_;
+	system("$program -q -c '$file' >'$file.new'") == 0 && rename("$file.new", $file) or die "$program $file";
+	return;
+}
+
 # storm_action(%options): one random action: writes path.csv and path.plan; returns what it is.
 #   path => ...   uid => a number   sizes => [rows, ...]   and to fix what is random otherwise:
 #   entity => name   account => number   source => 'file' or 's3'
@@ -326,6 +334,7 @@ sub storm_action
 	}
 	close($csv) or die "$fixed{path}.csv: $!";
 	close($plan) or die "$fixed{path}.plan: $!";
+	compress("$fixed{path}.csv", one_of('gzip', 'zstd')) if chance(0.3);
 	return {
 		entity => $name, account => "account$account", role => one_of(qw(storm_one storm_two)), options => \%option,
 		rows => $rows, header => \@header, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed,
