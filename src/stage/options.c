@@ -65,6 +65,7 @@ static const OptionRule option_rules[] = {
 	{"skip_unchanged", FOR_SET, jbvBinary, .read = read_skip_unchanged},
 	{"unknown_columns", FOR_ALL, jbvString, offsetof(ActionOptions, unknown_columns), unknown_words},
 	{"fold_header", FOR_ALL, jbvBool, offsetof(ActionOptions, fold_header)},
+	{"dry_run", FOR_ALL, jbvBool, offsetof(ActionOptions, dry_run)},
 	{"columns", FOR_ALL, jbvBinary, .read = options_read_columns},
 	{"match", FOR(ACTION_DELETE), jbvBinary, .read = options_read_match},
 };

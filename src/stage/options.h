@@ -93,6 +93,7 @@ typedef struct ActionOptions
 	bool           rewrite_unchanged; /* option skip_unchanged is false */
 	UnknownColumns unknown_columns;
 	bool           fold_header; /* names of columns match regardless of case and blanks around them */
+	bool           dry_run;
 	int            ncolumns;
 	ColumnRule    *columns;
 	int            nmatch;

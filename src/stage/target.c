@@ -229,6 +229,7 @@ decide_treatment(const Action *action, Target *target)
 			target->found = FOUND_DELETE;
 			break;
 	}
+	target->dry_run = options->dry_run;
 	target->skip_unchanged = !options->rewrite_unchanged;
 	target->empty = action->type == ACTION_DELETE ? EMPTY_NULL : options->empty;
 	target->null_token = options->null_token;

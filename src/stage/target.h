@@ -75,6 +75,7 @@ typedef struct Target
 	char         *qualified_name; /* quoted */
 	bool          partitioned;
 	bool          row_security;
+	bool          dry_run;
 	bool          row_by_row; /* order => file, and rows may depend on each other */
 	FoundRow      found;
 	OnMissing     on_missing;
