@@ -16,6 +16,7 @@
 #include "service/clean_text.h"
 #include "service/near_match.h"
 #include "stage/options.h"
+#include "stage/options_formats.h"
 #include "stage/options_values.h"
 
 StaticAssertDecl(sizeof(DuplicatesMode) == sizeof(int) && sizeof(RowOrder) == sizeof(int) &&
@@ -67,6 +68,7 @@ static const OptionRule option_rules[] = {
 	{"fold_header", FOR_ALL, jbvBool, offsetof(ActionOptions, fold_header)},
 	{"dry_run", FOR_ALL, jbvBool, offsetof(ActionOptions, dry_run)},
 	{"columns", FOR_ALL, jbvBinary, .read = options_read_columns},
+	{"formats", FOR_ALL, jbvBinary, .read = options_read_formats},
 	{"match", FOR(ACTION_DELETE), jbvBinary, .read = options_read_match},
 };
 

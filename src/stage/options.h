@@ -9,6 +9,7 @@
 
 #include "utils/jsonb.h"
 
+#include "pure/cell_format.h"
 #include "pure/error_budget.h"
 #include "stage/action_type.h"
 
@@ -65,12 +66,20 @@ typedef enum Overwrite
 	OVERWRITE_NEVER     /* only in new rows */
 } Overwrite;
 
+/* How a file writes the values of a column. */
+typedef struct ColumnFormat
+{
+	CellFormat cell; /* its kind is CELL_FORMAT_NONE where nothing is said */
+	char      *text; /* for messages */
+} ColumnFormat;
+
 /* What option columns says of one column of the file. */
 typedef struct ColumnRule
 {
-	char     *header; /* its name in the file */
-	char     *column; /* of the table; NULL: the field is ignored */
-	Overwrite overwrite;
+	char        *header; /* its name in the file */
+	char        *column; /* of the table; NULL: the field is ignored */
+	Overwrite    overwrite;
+	ColumnFormat format;
 } ColumnRule;
 
 /* Rows that may fail unless the option says something else; it bounds the table of errors. */
@@ -96,6 +105,10 @@ typedef struct ActionOptions
 	bool           dry_run;
 	int            ncolumns;
 	ColumnRule    *columns;
+	ColumnFormat   date_format; /* option formats, by the type of a column */
+	ColumnFormat   timestamp_format;
+	ColumnFormat   number_format;
+	ColumnFormat   boolean_format;
 	int            nmatch;
 	char         **match; /* bulk_delete: columns that must have the value in the file */
 	uint64         given; /* which options were given, a bit per rule (options.c) */

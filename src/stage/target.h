@@ -18,24 +18,25 @@
 /* What one field of the file is for. */
 typedef struct TargetColumn
 {
-	AttrNumber attnum; /* 0: the field is ignored */
-	char      *name;
-	Oid        type; /* the column's own type, a domain for example */
-	int32      typmod;
-	FmgrInfo   input;
-	Oid        input_param;
-	Oid        element_type; /* of the array that carries the values: type, or text */
-	Oid        array_type;
-	int16      length; /* of element_type */
-	bool       by_value;
-	char       align;
-	bool       as_text; /* arrays and composites travel as text: unnest would flatten them */
-	bool       is_key;
-	bool       is_match;  /* bulk_delete: must have the value in the file */
-	bool       is_string; /* its empty string counts as empty */
-	bool       readable;  /* the submitter may read it */
-	Oid        equality;  /* with is_match */
-	Overwrite  overwrite;
+	AttrNumber          attnum; /* 0: the field is ignored */
+	char               *name;
+	Oid                 type; /* the column's own type, a domain for example */
+	int32               typmod;
+	FmgrInfo            input;
+	Oid                 input_param;
+	Oid                 element_type; /* of the array that carries the values: type, or text */
+	Oid                 array_type;
+	int16               length; /* of element_type */
+	bool                by_value;
+	char                align;
+	bool                as_text; /* arrays and composites travel as text: unnest would flatten them */
+	bool                is_key;
+	bool                is_match;  /* bulk_delete: must have the value in the file */
+	bool                is_string; /* its empty string counts as empty */
+	bool                readable;  /* the submitter may read it */
+	Oid                 equality;  /* with is_match */
+	Overwrite           overwrite;
+	const ColumnFormat *format; /* NULL: the input function's own */
 } TargetColumn;
 
 /* What is done with a row whose key is in the table. */

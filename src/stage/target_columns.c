@@ -29,6 +29,7 @@
 #include "service/near_match.h"
 #include "service/transaction.h"
 #include "stage/target_columns.h"
+#include "stage/target_formats.h"
 
 int
 target_key_position(const Action *action, const char *name)
@@ -284,6 +285,7 @@ describe_field(const Action *action, Target *target, int field, Form_pg_attribut
 
 	describe_column(column, attribute);
 	column->overwrite = rule != NULL ? rule->overwrite : OVERWRITE_ALWAYS;
+	target_choose_format(column, &action->options, rule);
 	column->is_key = key >= 0;
 	column->readable = pg_class_aclcheck(target->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
 					   pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
@@ -403,8 +405,12 @@ target_cell_meaning(const Target *target, const TargetColumn *column, const CsvF
 Datum
 target_convert(TargetColumn *column, const char *cell)
 {
-	Datum value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
-									column->typmod);
+	bool  formatted = cell != NULL && column->format != NULL;
+	char *text = formatted ? target_normalise(column, cell) : unconstify(char *, cell);
+	Datum value = InputFunctionCall(&column->input, text, column->input_param, column->typmod);
+
+	if (formatted)
+		pfree(text);
 
 	/* Checked like the others, but it travels as it stands in the file. */
 	return column->as_text && cell != NULL ? CStringGetTextDatum(cell) : value;
