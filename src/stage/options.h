@@ -76,9 +76,10 @@ typedef struct ColumnFormat
 /* What option columns says of one column of the file. */
 typedef struct ColumnRule
 {
-	char        *header; /* its name in the file */
-	char        *column; /* of the table; NULL: the field is ignored */
-	Overwrite    overwrite;
+	char     *header; /* its name in the file */
+	char     *column; /* of the table; NULL: the field is ignored */
+	Overwrite overwrite;
+
 	ColumnFormat format;
 } ColumnRule;
 

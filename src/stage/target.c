@@ -252,9 +252,18 @@ row_shape(TupleDesc desc)
 Target *
 target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
 {
+	Target *target;
+
+	return target_open_at(&target, action, header, nfields, lock);
+}
+
+Target *
+target_open_at(Target **place, const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
+{
 	Target  *target = palloc0(sizeof(Target));
 	Relation rel;
 
+	*place = target;
 	target->qualified_name = quote_qualified_identifier(action->target_schema, action->target_name);
 
 	target_check_name(action);

@@ -18,25 +18,27 @@
 /* What one field of the file is for. */
 typedef struct TargetColumn
 {
-	AttrNumber          attnum; /* 0: the field is ignored */
-	char               *name;
-	Oid                 type; /* the column's own type, a domain for example */
-	int32               typmod;
-	FmgrInfo            input;
-	Oid                 input_param;
-	Oid                 element_type; /* of the array that carries the values: type, or text */
-	Oid                 array_type;
-	int16               length; /* of element_type */
-	bool                by_value;
-	char                align;
-	bool                as_text; /* arrays and composites travel as text: unnest would flatten them */
-	bool                is_key;
-	bool                is_match;  /* bulk_delete: must have the value in the file */
-	bool                is_string; /* its empty string counts as empty */
-	bool                readable;  /* the submitter may read it */
-	Oid                 equality;  /* with is_match */
-	Overwrite           overwrite;
-	const ColumnFormat *format; /* NULL: the input function's own */
+	AttrNumber attnum; /* 0: the field is ignored */
+	char      *name;
+	Oid        type; /* the column's own type, a domain for example */
+	int32      typmod;
+	FmgrInfo   input;
+	Oid        input_param;
+	Oid        element_type; /* of the array that carries the values: type, or text */
+	Oid        array_type;
+	int16      length; /* of element_type */
+	bool       by_value;
+	char       align;
+	bool       as_text; /* arrays and composites travel as text: unnest would flatten them */
+	bool       is_key;
+	bool       is_match;  /* bulk_delete: must have the value in the file */
+	bool       is_string; /* its empty string counts as empty */
+	bool       readable;  /* the submitter may read it */
+	Oid        equality;  /* with is_match */
+	Overwrite  overwrite;
+
+	const ColumnFormat *format;  /* NULL: the input function's own */
+	const char         *ignored; /* why, if the field is */
 } TargetColumn;
 
 /* What is done with a row whose key is in the table. */
@@ -102,6 +104,13 @@ typedef struct Target
  * single row is.
  */
 extern Target *target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock);
+
+/*
+ * The same for who wants to know how far it came: *place is set before anything
+ * fails, and has what was found by then.
+ */
+extern Target *target_open_at(Target **place, const Action *action, const CsvField *header, int nfields,
+							  LOCKMODE lock);
 
 /*
  * Raises an error unless the target's name stands for the registered table.

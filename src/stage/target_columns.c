@@ -176,7 +176,8 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
 			 match.best != NULL && attribute == NULL ?
 				 errhint("Perhaps you meant \"%s\". The header may have these columns: %s.", match.best,
 						 list_allowed(action, target, desc)) :
-				 errhint("The header may have these columns: %s.", list_allowed(action, target, desc))));
+				 errhint("The header may have these columns: %s.", list_allowed(action, target, desc)),
+			 err_generic_string(PG_DIAG_COLUMN_NAME, name)));
 }
 
 /* ---- columns ---- */
@@ -202,19 +203,22 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
 }
 
-/* The column that a field is for; NULL: the field is ignored. */
+/* The column that a field is for; NULL: the field is ignored, and *ignored says why. */
 static Form_pg_attribute
 column_of_field(const Action *action, const Target *target, TupleDesc desc, int field, const char *name,
-				const ColumnRule **rule)
+				const ColumnRule **rule, const char **ignored)
 {
 	Form_pg_attribute attribute;
 
 	*rule = find_rule(action, name);
+	*ignored = "option columns says so";
 	if (*rule != NULL && (*rule)->column == NULL)
 		return NULL;
+	*ignored = "it is a column of an error report";
 	/* such a file can be submitted as it is */
 	if (*rule == NULL && error_report_is_column(name, strlen(name)))
 		return NULL;
+	*ignored = "of a row that is deleted only the key and the columns of option match count";
 	attribute = find_column(desc, *rule != NULL ? (*rule)->column : name);
 	if (attribute == NULL && *rule == NULL && action->options.fold_header)
 		attribute = find_folded(desc, name);
@@ -227,6 +231,7 @@ column_of_field(const Action *action, const Target *target, TupleDesc desc, int 
 			return NULL;
 		return attribute;
 	}
+	*ignored = attribute == NULL ? "the table has no such column" : "the column may not be set";
 	if (action->options.unknown_columns == UNKNOWN_ERROR || *rule != NULL)
 		column_unknown(action, target, desc, field, name, *rule, attribute);
 	return NULL;
@@ -321,7 +326,8 @@ target_map_header(const Action *action, Target *target, Relation rel, const CsvF
 	for (int f = 0; f < target->nfields; f++)
 	{
 		const ColumnRule *rule;
-		Form_pg_attribute attribute = column_of_field(action, target, desc, f, header[f].data, &rule);
+		Form_pg_attribute attribute = column_of_field(action, target, desc, f, header[f].data, &rule,
+													  &target->columns[f].ignored);
 
 		if (attribute == NULL)
 			continue;
