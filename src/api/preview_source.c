@@ -37,7 +37,7 @@ report_timeout(const Action *action)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("\"%s\" could not be read within %d seconds", action->source, PREVIEW_SECONDS),
+			 errmsg("\"%s\" could not be read within %d seconds", action->source.uri, PREVIEW_SECONDS),
 			 errdetail("A preview waits no longer than that, because it runs in the caller's transaction."),
 			 errhint("Try again, or submit the file with option dry_run: workers try for longer.")));
 }
@@ -47,7 +47,7 @@ read_head(const Action *action, PreviewSource *source)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bulk_action preview source",
 												  ALLOCSET_SMALL_SIZES);
-	Source       *opened = source_open(action->source, action->server, GetUserId(), context);
+	Source       *opened = source_open(&action->source, GetUserId(), context);
 	SourcePin     pin;
 
 	source_pin(opened, &pin);

@@ -541,13 +541,18 @@ submission_for_preview(FunctionCallInfo fcinfo)
 	MemoryContextSwitchTo(context);
 	bookkeeping_enter(&bookkeeping);
 	read_entity(&submission);
+	permission_check(submission.entity_type,
+					 action_types[options_effective_type(submission.type, &submission.options)],
+					 submission.target.table, submission.user);
 	bookkeeping_leave(&bookkeeping);
 	SPI_finish();
 	entity_target_check(&submission.target, submission.type, &submission.options, submission.user);
 	check_source(&submission);
 
-	action->source = submission.source;
-	action->server = submission.server;
+	action->entity_type = submission.entity_type;
+	action->source.uri = submission.source;
+	action->source.query = submission.source_query;
+	action->source.server = submission.server;
 	action->submitter.role = submission.user;
 	action->submitter.session_role = submission.session_user;
 	action->target = submission.target.table;

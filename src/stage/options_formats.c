@@ -14,6 +14,7 @@
 
 #include "utils/builtins.h"
 
+#include "service/clean_text.h"
 #include "stage/options_formats.h"
 #include "stage/options_values.h"
 
@@ -25,7 +26,7 @@ bad_value(const char *what, const char *value, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s must not be \"%s\"", what, value),
+			 errmsg("%s must not be \"%s\"", what, clean_text(value)),
 			 errdetail("%s", detail),
 			 errhint("The reference has examples.")));
 }
