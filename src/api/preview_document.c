@@ -161,8 +161,10 @@ preview_document_columns(PreviewDocument *document, const Target *target,
 			append_column(json, column);
 		else
 		{
+			bool known = column != NULL && column->ignored != NULL;
+
 			append_null(json, "column");
-			append_text(json, "ignored", column != NULL && column->ignored != NULL ? column->ignored : "it was not come to, see problems");
+			append_text(json, "ignored", known ? column->ignored : "it was not come to, see problems");
 		}
 		appendStringInfoChar(json, '}');
 	}

@@ -221,7 +221,8 @@ tell_end(const pg_uuid_t *id, const Look *found)
 	ereport(NOTICE,
 			(errmsg("bulk action %s%s: %lld rows, %lld succeeded, %lld failed, %lld not found, "
 					"%lld superseded, %lld unprocessed",
-					found->state, found->dry_run ? " (dry run, nothing was changed)" : "", (long long) found->total, (long long) found->success,
+					found->state, found->dry_run ? " (dry run, nothing was changed)" : "",
+					(long long) found->total, (long long) found->success,
 					(long long) found->failed, (long long) found->not_found,
 					(long long) found->superseded, (long long) found->unprocessed)));
 

@@ -189,7 +189,8 @@ apply_date(const CellFormat *format, const char *cell, size_t length, char *out)
 	if (format->time_sign == '\0')
 		snprintf(out, CELL_FORMAT_SIZE(length), "%04d-%02d-%02d", year, month, day);
 	else
-		snprintf(out, CELL_FORMAT_SIZE(length), "%04d-%02d-%02d %02d:%02d:%02d", year, month, day, hour, minute, second);
+		snprintf(out, CELL_FORMAT_SIZE(length), "%04d-%02d-%02d %02d:%02d:%02d", year, month, day, hour,
+				 minute, second);
 	return CELL_FORMAT_OK;
 }
 

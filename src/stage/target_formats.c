@@ -60,13 +60,14 @@ target_choose_format(TargetColumn *column, const ActionOptions *options, const C
 	{
 		column->format = &rule->format;
 		if (rule->format.cell.kind != kind)
-			format_mismatch(column, "\"format\" is for date and timestamp, \"decimal\" and \"grouping\" are for integer, "
-									"numeric and floating point, \"boolean\" is for boolean columns.");
+			format_mismatch(column, "\"format\" is for date and timestamp, \"decimal\" and \"grouping\" are for "
+									"integer, numeric and floating point, \"boolean\" is for boolean columns.");
 		if (type == DATEOID && rule->format.cell.time_sign != '\0')
 			format_mismatch(column, "The time would be lost.");
 		return;
 	}
-	column->format = kind == CELL_FORMAT_DATE    ? (type == DATEOID ? &options->date_format : &options->timestamp_format) :
+	column->format = type == DATEOID             ? &options->date_format :
+					 kind == CELL_FORMAT_DATE    ? &options->timestamp_format :
 					 kind == CELL_FORMAT_NUMBER  ? &options->number_format :
 					 kind == CELL_FORMAT_BOOLEAN ? &options->boolean_format :
 												   NULL;

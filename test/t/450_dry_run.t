@@ -58,6 +58,7 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON log DEFERRABLE INITIALLY DEFERR
 GRANT USAGE ON SCHEMA $schema TO alice;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA $schema TO alice;
 SELECT bulk_action.bulk_action_register_entity('$schema', '$schema.things', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('$schema', 'alice');
 SQL
 }
 

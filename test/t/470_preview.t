@@ -23,6 +23,7 @@ TRUNCATE looked;
 GRANT SELECT, INSERT, UPDATE (email, born, balance, age, note, tags, shout), DELETE ON people TO alice;
 GRANT INSERT ON looked TO alice;
 SELECT bulk_action.bulk_action_register_entity('person', 'people', ARRAY['id']);
+SELECT bulk_action.bulk_action_grant('person', 'alice');
 SQL
 
 my $files = 0;
@@ -184,7 +185,10 @@ raises('too many rows', "file://$path", '22023', qr/rows must not be 1001/, rows
 raises('no number of rows', "file://$path", '22004', qr/rows must not be null/, rows => 'NULL');
 raises('a negative one', "file://$path", '22023', qr/rows must not be -1/, rows => -1);
 raises('another scheme', 'ftp://x/y', '22023', qr/unsupported source URI/);
-raises('a table that is not for him', "file://$path", '42501', qr/permission denied for entity type "person"/, as => 'bob');
+raises('an entity that is not for him', "file://$path", '42501', qr/has not been granted "bulk_update"/, as => 'bob');
+value_of($node, "SELECT bulk_action.bulk_action_grant('person', 'bob', '{bulk_update}')");
+raises('a table that is not for him', "file://$path", '42501', qr/permission denied for entity type "person".*SELECT on the key/, as => 'bob');
+raises('an action that is not for him', "file://$path", '42501', qr/has not been granted "bulk_delete"/, as => 'bob', type => 'bulk_delete');
 $node->safe_psql('postgres', 'GRANT SELECT, UPDATE ON people TO bob; REVOKE EXECUTE ON FUNCTION bulk_action.bulk_action_preview FROM bob');
 raises('who may not call it', "file://$path", '42501', qr/permission denied for function/, as => 'bob');
 $node->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION bulk_action.bulk_action_preview TO bob');
