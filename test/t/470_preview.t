@@ -187,7 +187,7 @@ raises('a negative one', "file://$path", '22023', qr/rows must not be -1/, rows 
 raises('another scheme', 'ftp://x/y', '22023', qr/unsupported source URI/);
 raises('an entity that is not for him', "file://$path", '42501', qr/has not been granted "bulk_update"/, as => 'bob');
 value_of($node, "SELECT bulk_action.bulk_action_grant('person', 'bob', '{bulk_update}')");
-raises('a table that is not for him', "file://$path", '42501', qr/permission denied for entity type "person".*SELECT on the key/, as => 'bob');
+raises('a table that is not for him', "file://$path", '42501', qr/permission denied for entity type "person".*SELECT on the key/s, as => 'bob');
 raises('an action that is not for him', "file://$path", '42501', qr/has not been granted "bulk_delete"/, as => 'bob', type => 'bulk_delete');
 $node->safe_psql('postgres', 'GRANT SELECT, UPDATE ON people TO bob; REVOKE EXECUTE ON FUNCTION bulk_action.bulk_action_preview FROM bob');
 raises('who may not call it', "file://$path", '42501', qr/permission denied for function/, as => 'bob');
