@@ -118,6 +118,7 @@ SELECT
 	a.account_id,
 	a.metadata,
 	a.state,
+	a.options @> '{"dry_run": true}' AS dry_run,
 	a.source,
 	a.options,
 	a.trace_id,
@@ -141,6 +142,7 @@ COMMENT ON COLUMN bulk_action.bulk_actions.account_id IS
 	'account of the action; actions of one account on one entity run one after the other';
 COMMENT ON COLUMN bulk_action.bulk_actions.metadata IS 'the caller''s own notes, untouched';
 COMMENT ON COLUMN bulk_action.bulk_actions.state IS 'queued, running, paused, completed, cancelled or failed';
+COMMENT ON COLUMN bulk_action.bulk_actions.dry_run IS 'option dry_run: the rows were tried, and nothing was changed';
 COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file; ?... stands for the query of a URL';
 COMMENT ON COLUMN bulk_action.bulk_actions.options IS 'options given at submit';
 COMMENT ON COLUMN bulk_action.bulk_actions.trace_id IS 'the caller''s id for tracing, repeated in logs and statistics';

@@ -29,6 +29,7 @@
 
 #include "api/action_id.h"
 #include "api/entity_type.h"
+#include "api/submission.h"
 #include "api/submit_account.h"
 #include "api/submit_checks.h"
 #include "api/submit_limits.h"
@@ -194,8 +195,9 @@ read_source(FunctionCallInfo fcinfo, Submission *submission)
 	submission->source_query = url.query;
 }
 
+/* Those that say what a file would do: bulk_action_preview has them too, in the same places. */
 static void
-read_arguments(FunctionCallInfo fcinfo, Submission *submission)
+read_file_arguments(FunctionCallInfo fcinfo, Submission *submission)
 {
 	read_source(fcinfo, submission);
 	check_given(fcinfo, 1, "action_type");
@@ -203,6 +205,15 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 	check_given(fcinfo, 2, "entity_type");
 	submission->entity_type = read_text(fcinfo, 2, "entity_type", MAX_NAME_BYTES);
 	submission->options_json = read_json(fcinfo, 3, "options");
+	submission->type = action_type_parse(submission->action_type);
+	options_parse(submission->options_json, &submission->options);
+	options_check(submission->type, &submission->options);
+}
+
+static void
+read_arguments(FunctionCallInfo fcinfo, Submission *submission)
+{
+	read_file_arguments(fcinfo, submission);
 	submission->metadata = read_json(fcinfo, 4, "metadata");
 	submission->account_id = read_optional_text(fcinfo, 5, "account_id");
 	submission->idempotency_key = read_optional_text(fcinfo, 6, "idempotency_key");
@@ -210,7 +221,6 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 	submission->parent_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_UUID_P(8);
 
 	submission->account_id = submit_account(submission->account_id, submission->user);
-	submission->type = action_type_parse(submission->action_type);
 	if (!JB_ROOT_IS_OBJECT(submission->metadata))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -218,8 +228,6 @@ read_arguments(FunctionCallInfo fcinfo, Submission *submission)
 				 errdetail("It is %s.",
 						   JB_ROOT_IS_SCALAR(submission->metadata) ? "a single value" : "an array"),
 				 errhint("Write it like {\"note\": \"...\"}, or leave it out.")));
-	options_parse(submission->options_json, &submission->options);
-	options_check(submission->type, &submission->options);
 }
 
 /* ---- idempotency ---- */
@@ -516,4 +524,45 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	PG_RETURN_UUID_P(result);
+}
+
+Action *
+submission_for_preview(FunctionCallInfo fcinfo)
+{
+	Submission    submission = {.user = GetUserId(), .session_user = GetSessionUserId()};
+	Action       *action = palloc0(sizeof(Action));
+	Bookkeeping   bookkeeping;
+	MemoryContext context = CurrentMemoryContext;
+
+	submitter_check(submission.user, submission.session_user);
+	read_file_arguments(fcinfo, &submission);
+
+	SPI_connect();
+	MemoryContextSwitchTo(context);
+	bookkeeping_enter(&bookkeeping);
+	read_entity(&submission);
+	permission_check(submission.entity_type,
+					 action_types[options_effective_type(submission.type, &submission.options)],
+					 submission.target.table, submission.user);
+	bookkeeping_leave(&bookkeeping);
+	SPI_finish();
+	entity_target_check(&submission.target, submission.type, &submission.options, submission.user);
+	check_source(&submission);
+
+	action->entity_type = submission.entity_type;
+	action->source.uri = submission.source;
+	action->source.query = submission.source_query;
+	action->source.server = submission.server;
+	action->submitter.role = submission.user;
+	action->submitter.session_role = submission.session_user;
+	action->target = submission.target.table;
+	action->target_schema = pstrdup(submission.target.schema);
+	action->target_name = pstrdup(submission.target.name);
+	action->nkeys = submission.target.key_count;
+	action->key_columns = submission.target.key_columns;
+	action->nupdates = submission.target.update_count;
+	action->update_columns = submission.target.update_columns;
+	action->type = submission.type;
+	action->options = submission.options;
+	return action;
 }

@@ -51,6 +51,7 @@ typedef struct Look
 {
 	char *state;
 	bool  ended;
+	bool  dry_run;
 	bool  counted; /* there are counts */
 	int64 total;
 	int64 success;
@@ -76,7 +77,8 @@ static Statement action_look = {
 		   " n.superseded, n.unprocessed, n.percent,"
 		   " pg_catalog.round((n.total - n.unprocessed) / nullif(extract(epoch FROM"
 		   "  coalesce(a.finished_at, pg_catalog.clock_timestamp()) - a.started_at), 0), 0),"
-		   " a.error_code, a.error_message, a.error_detail, a.error_hint"
+		   " a.error_code, a.error_message, a.error_detail, a.error_hint,"
+		   " a.options @> '{\"dry_run\": true}'"
 		   " FROM bulk_action_internal.actions AS a LEFT JOIN LATERAL ("
 		   "  SELECT c.total, c.updated + c.inserted + c.deleted + c.unchanged AS success, "
 		   "c.failed,"
@@ -168,6 +170,7 @@ keep_look(Look *found, MemoryContext context)
 	found->error_message = statement_text(0, 13);
 	found->error_detail = statement_text(0, 14);
 	found->error_hint = statement_text(0, 15);
+	found->dry_run = DatumGetBool(statement_value(0, 16, NULL));
 	MemoryContextSwitchTo(old);
 }
 
@@ -216,9 +219,10 @@ static void
 tell_end(const pg_uuid_t *id, const Look *found)
 {
 	ereport(NOTICE,
-			(errmsg("bulk action %s: %lld rows, %lld succeeded, %lld failed, %lld not found, "
+			(errmsg("bulk action %s%s: %lld rows, %lld succeeded, %lld failed, %lld not found, "
 					"%lld superseded, %lld unprocessed",
-					found->state, (long long) found->total, (long long) found->success,
+					found->state, found->dry_run ? " (dry run, nothing was changed)" : "",
+					(long long) found->total, (long long) found->success,
 					(long long) found->failed, (long long) found->not_found,
 					(long long) found->superseded, (long long) found->unprocessed)));
 

@@ -183,7 +183,7 @@ transaction_commit(const Submitter *submitter, bool synchronous)
 void
 transaction_abort(void)
 {
-	AbortCurrentTransaction();
+	AbortOutOfAnyTransaction(); /* subtransactions too */
 	pgstat_report_stat(false);
 }
 

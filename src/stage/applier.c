@@ -29,6 +29,9 @@
  *
  * Where one row of each key wins, the first transaction of a lane only compares
  * its keys (duplicates.c).
+ *
+ * With option dry_run the rows of each transaction are taken back before the
+ * books are written (dry_run.c).
  */
 #include "postgres.h"
 
@@ -45,6 +48,7 @@
 #include "service/markers.h"
 #include "stage/applier.h"
 #include "stage/constraints.h"
+#include "stage/dry_run.h"
 #include "stage/duplicates.h"
 #include "stage/failure.h"
 #include "stage/permission.h"
@@ -380,6 +384,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 {
 	Bookkeeping          books;
 	SubmitterFrame       frame;
+	DryRun               dry_run;
 	Cursor               cursor;
 	Target              *target;
 	Duplicate           *duplicates = NULL;
@@ -436,6 +441,8 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		needs_new_session = true;
 		return STEP_ELSEWHERE;
 	}
+	if (action->options.dry_run)
+		dry_run_begin(&dry_run);
 	phase = PHASE_ROWS;
 	step->batch = row_batch_create(target, row_count);
 	step->batch->duplicates = duplicates;
@@ -460,10 +467,16 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		target_check_name(action); /* the statements went to the right table */
 	}
 	INJECTION("applier-applied");
+	step->nrows = to - from;
+	if (action->options.dry_run)
+	{
+		phase = PHASE_COMMIT;
+		dry_run_fire_deferred();
+		dry_run_undo(&dry_run);
+	}
 	submitter_leave(&frame);
 
 	phase = PHASE_BOOKKEEPING;
-	step->nrows = to - from;
 	bookkeeping_enter(&books);
 	step->outcomes.failed = errors_up_to(step->batch, from, to);
 	jobs_insert_errors(action->action_no, step->batch->errors, (int) step->outcomes.failed);

@@ -103,7 +103,10 @@ read_block(Target *target, KeyBlock *block, const char *payload, size_t length, 
 		PG_TRY();
 		{
 			convert_keys(target, block);
-			ReleaseCurrentSubTransaction();
+			if (target->dry_run)
+				RollbackAndReleaseCurrentSubTransaction(); /* what checks of domains did */
+			else
+				ReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(context);
 			CurrentResourceOwner = owner;
 			done = true;

@@ -378,8 +378,9 @@ void
 jobs_notify(int64 action_no)
 {
 	static Statement statement = {
-		"SELECT pg_catalog.pg_notify('bulk_action', pg_catalog.json_build_object("
-		" 'id', a.id, 'state', a.state)::text)"
+		"SELECT pg_catalog.pg_notify('bulk_action', CASE WHEN a.options @> '{\"dry_run\": true}'"
+		" THEN pg_catalog.json_build_object('id', a.id, 'state', a.state, 'dry_run', true)"
+		" ELSE pg_catalog.json_build_object('id', a.id, 'state', a.state) END::text)"
 		" FROM bulk_action_internal.actions AS a WHERE a.action_no = $1",
 		{INT8OID}};
 	Datum values[] = {Int64GetDatum(action_no)};

@@ -17,6 +17,7 @@
 #include "service/near_match.h"
 #include "stage/options.h"
 #include "stage/options_file.h"
+#include "stage/options_formats.h"
 #include "stage/options_values.h"
 
 StaticAssertDecl(sizeof(DuplicatesMode) == sizeof(int) && sizeof(RowOrder) == sizeof(int) &&
@@ -66,7 +67,9 @@ static const OptionRule option_rules[] = {
 	{"skip_unchanged", FOR_SET, jbvBinary, .read = read_skip_unchanged},
 	{"unknown_columns", FOR_ALL, jbvString, offsetof(ActionOptions, unknown_columns), unknown_words},
 	{"fold_header", FOR_ALL, jbvBool, offsetof(ActionOptions, fold_header)},
+	{"dry_run", FOR_ALL, jbvBool, offsetof(ActionOptions, dry_run)},
 	{"columns", FOR_ALL, jbvBinary, .read = options_read_columns},
+	{"formats", FOR_ALL, jbvBinary, .read = options_read_formats},
 	{"match", FOR(ACTION_DELETE), jbvBinary, .read = options_read_match},
 	{"delimiter", FOR_ALL, jbvString, .read = options_read_delimiter},
 	{"quote", FOR_ALL, jbvString, .read = options_read_quote},

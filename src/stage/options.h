@@ -9,6 +9,7 @@
 
 #include "utils/jsonb.h"
 
+#include "pure/cell_format.h"
 #include "pure/dialect.h"
 #include "pure/error_budget.h"
 #include "stage/action_type.h"
@@ -66,12 +67,21 @@ typedef enum Overwrite
 	OVERWRITE_NEVER     /* only in new rows */
 } Overwrite;
 
+/* How a file writes the values of a column. */
+typedef struct ColumnFormat
+{
+	CellFormat cell; /* its kind is CELL_FORMAT_NONE where nothing is said */
+	char      *text; /* for messages */
+} ColumnFormat;
+
 /* What option columns says of one column of the file. */
 typedef struct ColumnRule
 {
 	char     *header; /* its name in the file */
 	char     *column; /* of the table; NULL: the field is ignored */
 	Overwrite overwrite;
+
+	ColumnFormat format;
 } ColumnRule;
 
 /* Rows that may fail unless the option says something else; it bounds the table of errors. */
@@ -94,11 +104,16 @@ typedef struct ActionOptions
 	bool           rewrite_unchanged; /* option skip_unchanged is false */
 	UnknownColumns unknown_columns;
 	bool           fold_header; /* names of columns match regardless of case and blanks around them */
+	bool           dry_run;
 	int            ncolumns;
 	ColumnRule    *columns;
 	int            nnames;
 	char         **names; /* columns of a file without a header; NULL: ignored */
 	DialectOptions file;
+	ColumnFormat   date_format; /* option formats, by the type of a column */
+	ColumnFormat   timestamp_format;
+	ColumnFormat   number_format;
+	ColumnFormat   boolean_format;
 	int            nmatch;
 	char         **match; /* bulk_delete: columns that must have the value in the file */
 	uint64         given; /* which options were given, a bit per rule (options.c) */

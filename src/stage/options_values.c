@@ -7,6 +7,7 @@
  *		"Mail": "email"			another name in the table
  *		"Notes": null			ignored
  *		"Age": {"column": "age", "overwrite": "only_if_empty"}
+ *		"Born": {"column": "birthday", "format": "DD.MM.YYYY"}	see options_formats.c
  *
  * Columns that are not named there have the name of the table's column.  For a
  * file without a header it is an array of names of the table's columns, with
@@ -18,10 +19,11 @@
 #include "utils/jsonb.h"
 
 #include "service/clean_text.h"
+#include "stage/options_formats.h"
 #include "stage/options_values.h"
 
 static const char *const overwrite_words[] = {"always", "only_if_empty", "never", NULL};
-static const char *const rule_words[] = {"column", "overwrite", NULL};
+static const char *const rule_words[] = {"column", "overwrite", "format", "decimal", "grouping", "boolean", NULL};
 
 static char *
 string_of(const JsonbValue *value)
@@ -60,6 +62,7 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 	JsonbIterator     *iterator = JsonbIteratorInit(object);
 	JsonbValue         value;
 	JsonbIteratorToken token;
+	FormatWords        formats = {0};
 	const char        *what = psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header));
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
@@ -72,7 +75,9 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 		(void) JsonbIteratorNext(&iterator, &value, true);
 		if (word == 0)
 			rule->column = read_name(psprintf("%s: \"column\"", what), &value);
-		else
+		else if (word == 2)
+			formats.date = options_read_pattern(psprintf("%s: \"format\"", what), &value);
+		else if (!options_read_format_key(&formats, what, rule_words[word], &value))
 		{
 			if (value.type != jbvString)
 				wrong_value(psprintf("%s: \"overwrite\"", what), &value, "a string");
@@ -80,6 +85,7 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 												string_of(&value));
 		}
 	}
+	options_make_format(what, &formats, &rule->format);
 }
 
 static void

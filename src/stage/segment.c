@@ -307,7 +307,10 @@ segment_parse(SegmentParse *parse)
 		PG_TRY();
 		{
 			parse_records(parse, key_context);
-			ReleaseCurrentSubTransaction();
+			if (parse->target->dry_run)
+				RollbackAndReleaseCurrentSubTransaction(); /* what checks of domains did */
+			else
+				ReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(parse->context);
 			CurrentResourceOwner = owner;
 			done = true;

@@ -229,6 +229,7 @@ decide_treatment(const Action *action, Target *target)
 			target->found = FOUND_DELETE;
 			break;
 	}
+	target->dry_run = options->dry_run;
 	target->skip_unchanged = !options->rewrite_unchanged;
 	target->empty = action->type == ACTION_DELETE ? EMPTY_NULL : options->empty;
 	target->null_token = options->null_token;
@@ -251,9 +252,18 @@ row_shape(TupleDesc desc)
 Target *
 target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
 {
+	Target *target;
+
+	return target_open_at(&target, action, header, nfields, lock);
+}
+
+Target *
+target_open_at(Target **place, const Action *action, const CsvField *header, int nfields, LOCKMODE lock)
+{
 	Target  *target = palloc0(sizeof(Target));
 	Relation rel;
 
+	*place = target;
 	target->qualified_name = quote_qualified_identifier(action->target_schema, action->target_name);
 
 	target_check_name(action);

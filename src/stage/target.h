@@ -36,6 +36,9 @@ typedef struct TargetColumn
 	bool       readable;  /* the submitter may read it */
 	Oid        equality;  /* with is_match */
 	Overwrite  overwrite;
+
+	const ColumnFormat *format;  /* NULL: the input function's own */
+	const char         *ignored; /* why, if the field is */
 } TargetColumn;
 
 /* What is done with a row whose key is in the table. */
@@ -75,6 +78,7 @@ typedef struct Target
 	char         *qualified_name; /* quoted */
 	bool          partitioned;
 	bool          row_security;
+	bool          dry_run;
 	bool          row_by_row; /* order => file, and rows may depend on each other */
 	FoundRow      found;
 	OnMissing     on_missing;
@@ -100,6 +104,13 @@ typedef struct Target
  * single row is.
  */
 extern Target *target_open(const Action *action, const CsvField *header, int nfields, LOCKMODE lock);
+
+/*
+ * The same for who wants to know how far it came: *place is set before anything
+ * fails, and has what was found by then.
+ */
+extern Target *target_open_at(Target **place, const Action *action, const CsvField *header, int nfields,
+							  LOCKMODE lock);
 
 /*
  * Raises an error unless the target's name stands for the registered table.

@@ -29,6 +29,7 @@
 #include "service/near_match.h"
 #include "service/transaction.h"
 #include "stage/target_columns.h"
+#include "stage/target_formats.h"
 
 int
 target_key_position(const Action *action, const char *name)
@@ -176,7 +177,8 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
 			 match.best != NULL && attribute == NULL ?
 				 errhint("Perhaps you meant \"%s\". The header may have these columns: %s.", match.best,
 						 list_allowed(action, target, desc)) :
-				 errhint("The header may have these columns: %s.", list_allowed(action, target, desc))));
+				 errhint("The header may have these columns: %s.", list_allowed(action, target, desc)),
+			 err_generic_string(PG_DIAG_COLUMN_NAME, name)));
 }
 
 /* ---- columns ---- */
@@ -202,19 +204,22 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
 }
 
-/* The column that a field is for; NULL: the field is ignored. */
+/* The column that a field is for; NULL: the field is ignored, and *ignored says why. */
 static Form_pg_attribute
 column_of_field(const Action *action, const Target *target, TupleDesc desc, int field, const char *name,
-				const ColumnRule **rule)
+				const ColumnRule **rule, const char **ignored)
 {
 	Form_pg_attribute attribute;
 
 	*rule = find_rule(action, name);
+	*ignored = "option columns says so";
 	if (*rule != NULL && (*rule)->column == NULL)
 		return NULL;
+	*ignored = "it is a column of an error report";
 	/* such a file can be submitted as it is */
 	if (*rule == NULL && (error_report_is_column(name, strlen(name)) || error_report_is_ignored(name, strlen(name))))
 		return NULL;
+	*ignored = "of a row that is deleted only the key and the columns of option match count";
 	attribute = find_column(desc, *rule != NULL ? (*rule)->column : name);
 	if (attribute == NULL && *rule == NULL && action->options.fold_header)
 		attribute = find_folded(desc, name);
@@ -227,6 +232,7 @@ column_of_field(const Action *action, const Target *target, TupleDesc desc, int 
 			return NULL;
 		return attribute;
 	}
+	*ignored = attribute == NULL ? "the table has no such column" : "the column may not be set";
 	if (action->options.unknown_columns == UNKNOWN_ERROR || *rule != NULL)
 		column_unknown(action, target, desc, field, name, *rule, attribute);
 	return NULL;
@@ -285,6 +291,7 @@ describe_field(const Action *action, Target *target, int field, Form_pg_attribut
 
 	describe_column(column, attribute);
 	column->overwrite = rule != NULL ? rule->overwrite : OVERWRITE_ALWAYS;
+	target_choose_format(column, &action->options, rule);
 	column->is_key = key >= 0;
 	column->readable = pg_class_aclcheck(target->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
 					   pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
@@ -320,7 +327,8 @@ target_map_header(const Action *action, Target *target, Relation rel, const CsvF
 	for (int f = 0; f < target->nfields; f++)
 	{
 		const ColumnRule *rule;
-		Form_pg_attribute attribute = column_of_field(action, target, desc, f, header[f].data, &rule);
+		Form_pg_attribute attribute = column_of_field(action, target, desc, f, header[f].data, &rule,
+													  &target->columns[f].ignored);
 
 		if (attribute == NULL)
 			continue;
@@ -404,8 +412,12 @@ target_cell_meaning(const Target *target, const TargetColumn *column, const CsvF
 Datum
 target_convert(TargetColumn *column, const char *cell)
 {
-	Datum value = InputFunctionCall(&column->input, unconstify(char *, cell), column->input_param,
-									column->typmod);
+	bool  formatted = cell != NULL && column->format != NULL;
+	char *text = formatted ? target_normalise(column, cell) : unconstify(char *, cell);
+	Datum value = InputFunctionCall(&column->input, text, column->input_param, column->typmod);
+
+	if (formatted)
+		pfree(text);
 
 	/* Checked like the others, but it travels as it stands in the file. */
 	return column->as_text && cell != NULL ? CStringGetTextDatum(cell) : value;
