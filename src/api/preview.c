@@ -31,6 +31,7 @@
 #include "api/submission.h"
 #include "base/compat.h"
 #include "stage/failure.h"
+#include "stage/source_text.h"
 #include "stage/target.h"
 
 BULK_ACTION_FUNCTION(bulk_action_preview);
@@ -63,9 +64,19 @@ typedef struct Preview
 static bool
 read_header(Preview *preview)
 {
-	CsvRecord       record;
-	CsvReaderStatus status = csv_reader_next(preview->source.reader, &record);
-	bool            good = status == CSV_READER_RECORD && pg_verifymbstr(record.raw, (int) record.raw_len, true);
+	const ActionOptions *options = &preview->action->options;
+	CsvRecord            record;
+	CsvReaderStatus      status;
+	bool                 good;
+
+	if (options->file.no_header)
+	{
+		preview->nfields = options->nnames;
+		preview->header = source_text_names(options);
+		return true;
+	}
+	status = csv_reader_next(preview->source.reader, &record);
+	good = status == CSV_READER_RECORD && pg_verifymbstr(record.raw, (int) record.raw_len, true);
 
 	if (!good)
 	{
@@ -79,9 +90,9 @@ read_header(Preview *preview)
 		preview_document_problem(&preview->document, &problem);
 		return false;
 	}
-	preview->nfields = record.nfields;
+	preview->nfields = options->file.pad ? segment_trimmed(record.fields, record.nfields) : record.nfields;
 	preview->header = palloc0(sizeof(CsvField) * record.nfields);
-	for (int i = 0; i < record.nfields; i++)
+	for (int i = 0; i < preview->nfields; i++)
 	{
 		preview->header[i].data = pnstrdup(record.fields[i].data, record.fields[i].len);
 		preview->header[i].len = record.fields[i].len;
@@ -278,6 +289,7 @@ static bool
 show_rows(Preview *preview, int max_rows)
 {
 	CsvRecord record;
+	CsvField *padded = NULL;
 
 	preview->keys = palloc(sizeof(ShownKey) * (max_rows + 1));
 	for (int n = 0;; n++)
@@ -293,6 +305,8 @@ show_rows(Preview *preview, int max_rows)
 			return true;
 		if (!preview->can_convert)
 			continue;
+		if (status == CSV_READER_RECORD && preview->action->options.file.pad)
+			segment_pad(&record, preview->nfields, &padded);
 		if (status == CSV_READER_BAD_RECORD)
 			bad_row(preview, (int64) record.line,
 					record.error == CSV_READER_ERROR_NUL_BYTE ? ERRCODE_CHARACTER_NOT_IN_REPERTOIRE :

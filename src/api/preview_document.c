@@ -237,7 +237,7 @@ append_source(StringInfo json, const PreviewSource *source)
 	append_text(json, "encoding", source->encoding);
 	append_boolean(json, "byte_order_mark", source->byte_order_mark);
 	append_text(json, "delimiter", delimiter);
-	append_text(json, "quote", quote);
+	append_text(json, "quote", source->quote != '\0' ? quote : NULL);
 }
 
 Datum

@@ -17,6 +17,7 @@
 
 #include "api/preview_source.h"
 #include "service/source.h"
+#include "stage/source_text.h"
 
 /* A header of any length that is allowed, and what follows an ordinary one. */
 #define HEAD_BYTES ((int64) (1024 * 1024 + CSV_READER_DEFAULT_MAX_RECORD + CSV_READER_LOOKAHEAD))
@@ -54,6 +55,7 @@ read_head(const Action *action, PreviewSource *source)
 	source->size = pin.size;
 	source->length = (size_t) Min(pin.size, HEAD_BYTES);
 	source->head = palloc(source->length + 1);
+	source->is_whole = (int64) source->length == pin.size;
 	source_read(opened, &pin, 0, source->length, source->head);
 	MemoryContextDelete(context); /* connections are closed */
 }
@@ -64,26 +66,82 @@ free_reader(void *reader)
 	csv_reader_free(reader);
 }
 
-/* How the file is written. */
 static void
-find_dialect(PreviewSource *source)
+free_decoder(void *decoder)
+{
+	decoder_free(decoder);
+}
+
+static void
+at_reset(MemoryContextCallbackFunction func, void *arg)
 {
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
-	size_t                 mark = csv_skip_bom(source->head, source->length);
 
-	source->compression = "none";
-	source->encoding = "UTF8";
+	callback->func = func;
+	callback->arg = arg;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+}
+
+/* The head as text in UTF-8; of a compressed file much may come out of little. */
+static void
+decode_head(PreviewSource *source, const Dialect *form)
+{
+	Decoder       *decoder = decoder_create(form->compression, form->encoding);
+	char          *text = palloc(HEAD_BYTES + 1);
+	DecoderBuffers buffers = {
+		.in = source->head,
+		.in_len = source->length,
+		.is_final = source->is_whole,
+		.out = text,
+		.out_len = HEAD_BYTES};
+	DecoderStatus status;
+
+	if (decoder == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	at_reset(free_decoder, decoder);
+	status = decoder_run(decoder, &buffers);
+	if (status == DECODER_NO_MEMORY)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	if (status == DECODER_ERROR && buffers.out == text)
+		ereport(ERROR,
+				(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+				 errmsg("%s", decoder_error_message(decoder_error(decoder, &(uint64_t){0}))),
+				 errhint("Compress and upload the file again.")));
+	source->is_whole = status == DECODER_END;
+	source->head = text;
+	source->length = buffers.out - text;
+}
+
+/* How the file is written, and a reader of its text. */
+static void
+find_dialect(const DialectOptions *options, PreviewSource *source)
+{
+	static const char *const compressions[] = {
+		[COMPRESSION_NONE] = "none",
+		[COMPRESSION_GZIP] = "gzip",
+		[COMPRESSION_ZSTD] = "zstd"};
+	Dialect    form;
+	CsvDialect dialect;
+	size_t     mark;
+
+	source_text_form(options, source->head, source->length, source->is_whole, &form);
+	source->compression = compressions[form.compression];
+	source->encoding = form.encoding;
+	if (form.compression != COMPRESSION_NONE || !decoder_is_utf8(form.encoding))
+		decode_head(source, &form);
+	mark = csv_skip_bom(source->head, source->length);
 	source->byte_order_mark = mark > 0;
-	source->delimiter = ',';
-	source->quote = '"';
-	source->reader = csv_reader_create(NULL, NULL);
+	source->delimiter = dialect_delimiter(options, source->head, source->length);
+	dialect_reader(options, source->delimiter, &dialect);
+	source->quote = options->no_quote ? '\0' : options->quote != '\0' ? options->quote :
+																		'"';
+	source->reader = csv_reader_create(&dialect, NULL);
 	if (source->reader == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	callback->func = free_reader;
-	callback->arg = source->reader;
-	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-	csv_reader_set_input(source->reader, source->head + mark, source->length - mark,
-						 (int64) source->length == source->size, mark, 1, false);
+	at_reset(free_reader, source->reader);
+	csv_reader_set_input(source->reader, source->head + mark, source->length - mark, source->is_whole, mark, 1,
+						 false);
+	(void) csv_reader_skip_lines(source->reader, options->skip_lines);
 }
 
 void
@@ -113,5 +171,5 @@ preview_source_read(const Action *action, PreviewSource *source)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	find_dialect(source);
+	find_dialect(&action->options.file, source);
 }

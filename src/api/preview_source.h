@@ -15,12 +15,13 @@ typedef struct PreviewSource
 	int64       size; /* of the whole file, bytes */
 	char       *head; /* its first bytes */
 	size_t      length;
+	bool        is_whole; /* head is all of it */
 	const char *compression;
 	const char *encoding;
 	bool        byte_order_mark;
 	char        delimiter;
-	char        quote;
-	CsvReader  *reader; /* at the header; freed with the memory context */
+	char        quote;  /* '\0': none */
+	CsvReader  *reader; /* at the header, or where it would be; freed with the memory context */
 } PreviewSource;
 
 /*

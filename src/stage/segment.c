@@ -68,23 +68,19 @@ segment_trimmed(const CsvField *fields, int nfields)
 	return nfields;
 }
 
-/* Gives the record as many fields as the header has, if only empty ones are too many or too few. */
-static void
-pad_record(SegmentParse *parse)
+void
+segment_pad(CsvRecord *record, int wanted, CsvField **padded)
 {
-	CsvRecord *record = &parse->record;
-	int        wanted = parse->target->nfields;
-
 	if (record->nfields > wanted && segment_trimmed(record->fields, record->nfields) <= wanted)
 		record->nfields = wanted;
 	if (record->nfields >= wanted)
 		return;
-	if (parse->padded == NULL)
-		parse->padded = palloc(sizeof(CsvField) * wanted);
-	memcpy(parse->padded, record->fields, sizeof(CsvField) * record->nfields);
+	if (*padded == NULL)
+		*padded = palloc(sizeof(CsvField) * wanted);
+	memcpy(*padded, record->fields, sizeof(CsvField) * record->nfields);
 	for (int i = record->nfields; i < wanted; i++)
-		parse->padded[i] = (CsvField){"", 0, true};
-	record->fields = parse->padded;
+		(*padded)[i] = (CsvField){"", 0, true};
+	record->fields = *padded;
 	record->nfields = wanted;
 }
 
@@ -277,7 +273,7 @@ parse_records(SegmentParse *parse, MemoryContext key_context)
 		else
 		{
 			if (parse->pad)
-				pad_record(parse);
+				segment_pad(&parse->record, parse->target->nfields, &parse->padded);
 			parse->in_record = true;
 			MemoryContextSwitchTo(key_context);
 			hash = hash_key(parse);

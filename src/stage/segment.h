@@ -57,6 +57,12 @@ extern SegmentParse *segment_create(CsvReader *reader, bool keys_only);
 /* With option ragged: fields at the end that are empty do not count. */
 extern int segment_trimmed(const CsvField *fields, int nfields);
 
+/*
+ * Gives the record as many fields as are wanted, if only empty ones are too
+ * many or too few.  *padded, NULL at first, is memory for it.
+ */
+extern void segment_pad(CsvRecord *record, int wanted, CsvField **padded);
+
 /* The text of a row: CSV with commas. */
 extern const char *segment_row_text(const SegmentParse *parse, const SegmentRow *row);
 

@@ -38,23 +38,20 @@ is_foreign(const char *what)
 			 errhint("Export it as CSV; it may be compressed by gzip or zstd.")));
 }
 
-/* How the file is written, by its first bytes. */
-static void
-find_form(const ActionSession *session, SourceState *state, const SourceText *text)
+void
+source_text_form(const DialectOptions *options, const char *data, int64 length, bool is_whole, Dialect *found)
 {
-	const DialectOptions *options = &session->action->options.file;
-	Dialect               found;
-	DecoderError          error;
-	size_t                head = Min(text->length, (int64) DIALECT_HEAD_BYTES);
+	DecoderError error;
+	size_t       head = Min(length, (int64) DIALECT_HEAD_BYTES);
 
-	switch (dialect_detect(options, text->data, head, text->is_final && head == text->length, &found, &error))
+	switch (dialect_detect(options, data, head, is_whole && head == length, found, &error))
 	{
 		case DIALECT_OK:
 		case DIALECT_BAD_DATA:
 			/* what is bad is found again when it is read, and told with its place */
 			break;
 		case DIALECT_FOREIGN:
-			is_foreign(dialect_foreign(text->data, head));
+			is_foreign(dialect_foreign(data, head));
 			break;
 		case DIALECT_NO_MEMORY:
 			ereport(ERROR,
@@ -63,6 +60,14 @@ find_form(const ActionSession *session, SourceState *state, const SourceText *te
 					 errdetail("There is no memory, or the server does not know its encoding any more."),
 					 errhint("iconv -l lists the encodings that the server knows.")));
 	}
+}
+
+static void
+find_form(const ActionSession *session, SourceState *state, const SourceText *text)
+{
+	Dialect found;
+
+	source_text_form(&session->action->options.file, text->data, text->length, text->is_final, &found);
 	state->compression = found.compression;
 	state->encoding = pstrdup(found.encoding);
 }
@@ -149,9 +154,8 @@ source_text_reader(const ActionSession *session, SourceState *state, const Sourc
 	return reader;
 }
 
-/* The names of option columns, as a header. */
-static void
-header_of_options(const ActionOptions *options, RowBuffer *header)
+CsvField *
+source_text_names(const ActionOptions *options)
 {
 	CsvField *cells = palloc(sizeof(CsvField) * options->nnames);
 
@@ -161,7 +165,7 @@ header_of_options(const ActionOptions *options, RowBuffer *header)
 		cells[i].len = strlen(cells[i].data);
 		cells[i].is_null = false;
 	}
-	(void) dialect_append_header(header, cells, options->nnames);
+	return cells;
 }
 
 /* Reads the header at the start of the file. */
@@ -209,7 +213,7 @@ source_text_header(ActionSession *session, SegmentParse *parse, SourceState *sta
 						   options->file.skip_lines),
 				 errhint(HEADER_HINT)));
 	if (options->file.no_header)
-		header_of_options(options, &header);
+		(void) dialect_append_header(&header, source_text_names(options), options->nnames);
 	else
 		read_header(parse, parse->plain && options->file.delimiter == '\0', &header);
 	state->header = pnstrdup(header.data, header.len);

@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "pure/dialect.h"
 #include "service/source_stream.h"
 #include "stage/action_session.h"
 #include "stage/jobs.h"
@@ -22,6 +23,13 @@ typedef struct SourceText
 	bool          is_final; /* the source ends with it */
 	SourceStream *stream;   /* NULL: the text is the file as it stands */
 } SourceText;
+
+/* How a file that begins so is written; an error if it is no text. */
+extern void source_text_form(const DialectOptions *options, const char *data, int64 length, bool is_whole,
+							 Dialect *found);
+
+/* The columns of a file without a header, by option columns. */
+extern CsvField *source_text_names(const ActionOptions *options);
 
 /* Must the file be decompressed or converted? */
 extern bool source_text_is_decoded(const SourceState *state);

@@ -75,7 +75,7 @@ CSV
 my $options = '{"columns": {"E-Mail": "email", "Remarks": null, "age": {"overwrite": "only_if_empty"}}, "formats": {"date": "DD.MM.YYYY", "decimal": ",", "grouping": "."}, "null_token": "NULL"}';
 my $doc = preview($csv, options => $options);
 is_deeply([ @$doc{qw(bytes compression encoding byte_order_mark delimiter quote table more_rows)} ],
-	[ length $csv, 'none', 'UTF8', JSON::PP::false, ',', '"', 'public.people', JSON::PP::false ], 'how the file is written');
+	[ length $csv, 'none', 'UTF-8', JSON::PP::false, ',', '"', 'public.people', JSON::PP::false ], 'how the file is written');
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 is_deeply($doc->{columns}, [
 		{ header => 'id', column => 'id', type => 'integer', key => $true, format => 'decimal sign ",", grouping sign "."' },
@@ -104,6 +104,33 @@ is_deeply([ map { [ $_->{line}, $_->{column}, $_->{code} ] } @{ $doc->{problems}
 	[ [ 3, 'born', '22008' ], [ 3, 'age', '22P02' ], [ 3, 'tags', '22P02' ], [ 4, 'shout', '23514' ], [ 5, undef, '22P04' ], [ 6, undef, '22P04' ], [ 7, 'id', '23502' ], [ 8, 'id', '21000' ] ],
 	'all that is wrong once more in one list');
 like($doc->{problems}[-1]{message}, qr/also in line 2/, 'which tells where a key was before');
+
+# --- however it is written ---------------------------------------------------------------------------
+
+{
+	my $text = "id;email;age\r\n1;a\x{e4}\@x;7\r\n2;\"b;c\";\r\n";
+	my $cells = sub { [ map { [ $_->{line}, map { $_->{value} } @{ $_->{cells} }{qw(id email age)} ] } @{ $_[0]{rows} } ] };
+	my $expected = [ [ 2, '1', "a\x{e4}\@x", '7' ], [ 3, '2', 'b;c', undef ] ];
+	my $form = sub { join ' ', map { $_[0]{$_} // 'null' } qw(compression encoding delimiter quote) };
+	require Encode;
+	my %files = (
+		'none UTF-8 ; "' => Encode::encode('UTF-8', $text), 'none UTF-16LE ; "' => "\xFF\xFE" . Encode::encode('UTF-16LE', $text),
+		'gzip UTF-8 ; "' => do { require IO::Compress::Gzip; my $in = Encode::encode('UTF-8', $text); my $out; IO::Compress::Gzip::gzip(\$in, \$out); $out });
+	foreach my $name (sort keys %files)
+	{
+		my $found = preview($files{$name});
+		is($form->($found), $name, "a file in $name");
+		is_deeply($cells->($found), $expected, "$name: its rows");
+	}
+	my $found = preview(Encode::encode('iso-8859-1', $text), options => '{"encoding": "latin1"}');
+	is_deeply($cells->($found), $expected, 'an encoding that is told');
+	$found = preview("# made by hand\n\n1|x\n2|\n3\n", options => '{"header": false, "delimiter": "|", "quote": "none", "comment": "#", "ragged": "pad", "columns": ["id", "email"]}');
+	is($form->($found), 'none UTF-8 | null', 'without quotes');
+	is_deeply([ map { [ $_->{line}, $_->{cells}{id}{value}, $_->{cells}{email}{value} ] } @{ $found->{rows} } ], [ [ 3, 1, 'x' ], [ 4, 2, undef ], [ 5, 3, undef ] ],
+		'without a header, with a comment, padded');
+	raises('a spreadsheet', 'file://' . file("PK\x03\x04" . "\0" x 100), '22P04', 'the file is not text');
+	raises('damaged compression', 'file://' . file("\x1F\x8B\x08\x00rubbish rubbish rubbish"), '22P04', 'compress');
+}
 
 # --- what happens is what was shown ------------------------------------------------------------------
 
