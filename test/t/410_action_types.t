@@ -136,6 +136,8 @@ my %tables = (
 		make => sub { my $u = sprintf('%08x-0000-4000-8000-%012x', $_[0], $_[0] * 1234567); $_[1] ? uc $u : $u } },
 	caseless => { key => { k => 'citext' }, order => ['k'], make => sub { $_[1] ? "KEY $_[0]" : "key $_[0]" } },
 	decimal => { key => { k => 'numeric(12,3)' }, order => ['k'], make => sub { $_[1] ? "$_[0].500" : "$_[0].5" } },
+	parted => { key => { region => 'text', num => 'int' }, order => [qw(region num)], make => sub { ("r" . $_[0] % 3, $_[1] ? "+$_[0]" : $_[0]) },
+		partitions => 'LIST (region)', unique => '' },
 	pair => { key => { region => 'text', num => 'int' }, order => [qw(region num)], make => sub { ("r" . $_[0] % 3, $_[1] ? "+$_[0]" : $_[0]) } });
 
 foreach my $name (sort keys %tables)
@@ -144,11 +146,15 @@ foreach my $name (sort keys %tables)
 	my $columns = join ', ', map { "$_ $table->{key}{$_} NOT NULL" } @{ $table->{order} };
 	my $key = join ', ', @{ $table->{order} };
 	my $array = join ', ', map { "'$_'" } @{ $table->{order} };
+	my $unique = $table->{unique} // 'UNIQUE';
+	my $by = $table->{partitions} ? "PARTITION BY $table->{partitions}" : '';
 	foreach my $schema (qw(public hand))
 	{
+		my $partitions = $by eq '' ? '' : join "\n", map { "CREATE TABLE $schema.t_${name}_$_ PARTITION OF $schema.t_$name " . ($_ < 2 ? "FOR VALUES IN ('r$_');" : 'DEFAULT;') } 0 .. 2;
 		$node->safe_psql('postgres', "CREATE SCHEMA IF NOT EXISTS $schema;
 CREATE TABLE $schema.t_$name ($columns, a int CHECK (a < 1000), b text DEFAULT 'default', c numeric(8,2), d date,
-	e text NOT NULL DEFAULT 'not null', u text UNIQUE, f int REFERENCES public.ref, PRIMARY KEY ($key));
+	e text NOT NULL DEFAULT 'not null', u text $unique, f int REFERENCES public.ref, PRIMARY KEY ($key)) $by;
+$partitions
 CREATE TABLE $schema.log_$name (what text, change text);
 CREATE FUNCTION $schema.log_$name() RETURNS trigger LANGUAGE plpgsql AS \$\$
 BEGIN
