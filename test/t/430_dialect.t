@@ -70,6 +70,19 @@ foreach my $file (@files)
 	my $hint = delete $got->{hint};
 	is($json->encode($got), $json->encode(\%expected), "$name: $why");
 	isnt($hint // '', '', "$name: it says what to do") if $failed;
+	next if $failed;
+
+	# what a preview has to say of the same file
+	my $preview = decode_json(value_of($node,
+		"SELECT bulk_action.bulk_action_preview('file://$corpus/$name.csv', options => \$o\$" . ($options =~ s/^options //r) . "\$o\$)"));
+	my @wrong;
+	foreach my $row (@{ $preview->{rows} })
+	{
+		my ($error) = grep { defined } $row->{error}, map { $_->{error} } values %{ $row->{cells} // {} };
+		push @wrong, [ $row->{line}, $error->{code} ] if $error;
+	}
+	is($json->encode([ scalar @{ $preview->{rows} }, @wrong ]), $json->encode([ ($applied // 0) + @errors, map { [ @$_[ 0, 1 ] ] } @errors ]),
+		"$name: its preview");
 }
 
 # --- options -----------------------------------------------------------------------------------------
