@@ -39,7 +39,7 @@ our @EXPORT = qw(
   wait_for wait_until pids_of value_of rows_of
   checksum_of same_content
   contacts_csv csv_line write_file read_file
-  apply_serially
+  apply_serially serial_copy
   s3 s3_uri s3_key s3_put s3_get s3_head s3_delete s3_request s3_presign
   new_proxy
   injection_points inject is_injected wait_for_injected
@@ -477,14 +477,8 @@ sub apply_serially
 	my $as = defined $option{as} ? "SET SESSION AUTHORIZATION $option{as};" : '';
 	my $name = $copy =~ s/.*\.//r;
 
+	serial_copy($node, $table, copy => $copy, db => $db);
 	my $setup = <<SQL;
-DO \$do\$ BEGIN
-  IF to_regclass('$copy') IS NULL THEN
-    CREATE TABLE $copy (LIKE $table INCLUDING ALL);
-    INSERT INTO $copy SELECT * FROM $table;
-    ANALYZE $copy;
-  END IF;
-END \$do\$;
 CREATE TEMP TABLE serial_source (serial_n bigint GENERATED ALWAYS AS IDENTITY, $sources);
 \\copy serial_source (@{[ join ', ', map { _quoted($_) } @columns ]}) FROM '$path' WITH (FORMAT csv, HEADER)
 CREATE TEMP TABLE serial_outcome (serial_n bigint, outcome text, code text, message text);
@@ -555,6 +549,24 @@ SQL
 	@result{qw(total updated unchanged not_found failed)} = split /\|/, $counts;
 	$result{errors} = [ map { [ split /\t/, $_, 3 ] } @errors ];
 	return \%result;
+}
+
+# serial_copy($node, $table, %options): the copy that apply_serially works on, unless it is there. To be made
+# before an action changes the table: a row that has its new values already counts as unchanged.
+sub serial_copy
+{
+	my ($node, $table, %option) = @_;
+	my $copy = $option{copy} // "${table}_serial";
+	$node->safe_psql($option{db} // 'postgres', <<SQL);
+DO \$do\$ BEGIN
+  IF to_regclass('$copy') IS NULL THEN
+    CREATE TABLE $copy (LIKE $table INCLUDING ALL);
+    INSERT INTO $copy SELECT * FROM $table;
+    ANALYZE $copy;
+  END IF;
+END \$do\$;
+SQL
+	return $copy;
 }
 
 sub _quoted

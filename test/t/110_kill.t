@@ -16,11 +16,7 @@ create_role($node, 'alice');
 create_contacts($node, 20_000, owner => 'alice');
 register_contacts($node);
 $node->safe_psql('postgres', 'GRANT pg_read_server_files TO alice');
-# before anything changes the table
-$node->safe_psql('postgres', <<'SQL');
-CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);
-INSERT INTO public.contacts_serial SELECT * FROM public.contacts;
-SQL
+serial_copy($node, 'public.contacts');
 
 my $proxy = new_proxy();
 server_for_s3($node, role => 'alice', endpoint => $proxy->endpoint);

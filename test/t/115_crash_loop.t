@@ -10,8 +10,10 @@ use Test::More;
 
 my $node = new_node('main', conf => "bulk_action.file_root = '/'\nbulk_action.max_attempts = 3\n");
 create_contacts($node, 3_000);
+serial_copy($node, 'public.contacts');
 register_contacts($node);
 create_contacts($node, 3_000, table => 'public.others');
+serial_copy($node, 'public.others');
 register_contacts($node, entity => 'other', table => 'public.others');
 
 # Crashes as a C function would: the process is gone without a word, and the postmaster restarts all.

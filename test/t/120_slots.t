@@ -17,6 +17,7 @@ sub prepare
 	}
 	create_contacts($node, 4_000, db => $db);
 	create_contacts($node, 4_000, db => $db, table => 'public.others');
+	serial_copy($node, $_, db => $db) foreach qw(public.contacts public.others);
 	register_contacts($node, db => $db);
 	register_contacts($node, db => $db, table => 'public.others', entity => 'other');
 	$node->safe_psql($db, <<'SQL');

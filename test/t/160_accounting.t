@@ -18,6 +18,8 @@ $node->append_conf('postgresql.conf', "bulk_action.file_root = '$root'");
 $node->reload;
 
 create_contacts($node, $rows);
+
+serial_copy($node, 'public.contacts');
 register_contacts($node);
 my %bad = map { $_ * 997 => { age => 'x' } } 1 .. 100;
 my $csv = contacts_csv($node, rows => $rows, order => 'shuffled', repeat => 50, bad => \%bad);

@@ -12,6 +12,7 @@ bulk_action.max_attempts = 2
 CONF
 create_role($node, $_) foreach qw(alice bob);
 create_contacts($node, 8_000);
+serial_copy($node, 'public.contacts');
 register_contacts($node);
 $node->safe_psql('postgres', <<'SQL');
 GRANT pg_read_server_files TO alice, bob;
