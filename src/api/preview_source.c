@@ -102,7 +102,8 @@ decode_head(PreviewSource *source, const Dialect *form)
 	status = decoder_run(decoder, &buffers);
 	if (status == DECODER_NO_MEMORY)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	if (status == DECODER_ERROR && buffers.out == text)
+	/* an action would fail by it as a whole, so rows that came out before are not shown */
+	if (status == DECODER_ERROR)
 		ereport(ERROR,
 				(errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
 				 errmsg("%s", decoder_error_message(decoder_error(decoder, &(uint64_t){0}))),

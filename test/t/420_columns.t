@@ -95,7 +95,7 @@ sub refused
 	my (undef, undef, $error) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT bulk_action.bulk_action_submit('file:///tmp/x.csv', action_type => '$type', entity_type => 'person', options => '$options')");
 	like($error, qr/22023.*$like/s, $name);
 }
-refused('an array', '{"columns": ["a"]}', qr/"columns" must not be an array or object.*an object like/s);
+refused('an array', '{"columns": ["a"]}', qr/"columns" must not be an array for a file with a header.*an object like/s);
 refused('a number', '{"columns": {"a": 1}}', qr/"columns": "a" must not be a number/);
 refused('a word that is none', '{"columns": {"a": {"overwrite": "nevr"}}}', qr/must not be "nevr".*Perhaps you meant "never"/s);
 refused('a key that is none', '{"columns": {"a": {"colum": "b"}}}', qr/must not be "colum".*Perhaps you meant "column"/s);

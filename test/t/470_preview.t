@@ -208,6 +208,12 @@ raises('no such file', "file://$root/none.csv", 'BA404', qr/could not resolve pa
 raises('no such entity', "file://$path", '42704', qr/"persn"/, entity => 'persn');
 raises('no such option', "file://$path", '22023', qr/"dry_rum" does not exist/, options => '{"dry_rum": true}');
 raises('no such action type', "file://$path", '22023', qr/Perhaps you meant "bulk_update"/, type => 'bulk_updat');
+{
+	require IO::Compress::Gzip;
+	my ($in, $out) = ("id,email\n" . join '', map { "$_,m" . $_ * 7919 . "\@x\n" } 1 .. 5000);
+	IO::Compress::Gzip::gzip(\$in, \$out);
+	raises('a compressed file that was cut off', 'file://' . file(substr $out, 0, length($out) / 2), '22P04', qr/HINT/s);
+}
 raises('too many rows', "file://$path", '22023', qr/rows must not be 1001/, rows => 1001);
 raises('no number of rows', "file://$path", '22004', qr/rows must not be null/, rows => 'NULL');
 raises('a negative one', "file://$path", '22023', qr/rows must not be -1/, rows => -1);
