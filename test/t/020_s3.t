@@ -18,6 +18,7 @@ server_for_s3($node, name => 'proxied', endpoint => $proxy->endpoint);
 create_contacts($node, 300);
 register_contacts($node);
 create_contacts($node, 30_000, table => 'public.people');
+serial_copy($node, 'public.people');
 register_contacts($node, entity => 'person', table => 'public.people');
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);

@@ -73,7 +73,7 @@ sub is_applied
 	my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('$uri')", as => 'reader');
 	subtest $name => sub {
 		my $stat = ended($id);
-		is_deeply([ @{$stat}{qw(state total updated error_message)} ], [ 'completed', 1, 1, undef ],
+		is_deeply([ @{$stat}{qw(state total success error_message)} ], [ 'completed', 1, 1, undef ],
 			'the file is applied');
 		apply_serially($node, content => $small);
 		same_content($node, 'public.contacts', 'public.contacts_serial', 'the table is as plain SQL leaves it');
@@ -207,7 +207,7 @@ COMMIT;
 SQL
 $stat = ended($id);
 apply_serially($node, content => $small);
-is_deeply([ @{$stat}{qw(state total updated)} ], [ 'completed', 1, 1 ],
+is_deeply([ @{$stat}{qw(state total success)} ], [ 'completed', 1, 1 ],
 	'a file that is replaced by another before it is read: the action completes');
 same_content($node, 'public.contacts', 'public.contacts_serial', '... with the file that is there when it runs');
 

@@ -15,6 +15,7 @@ CREATE TABLE ambiguous (id int PRIMARY KEY, name text, "Name" text);
 GRANT SELECT (id, email, age), UPDATE ON people TO alice;
 SQL
 value_of($node, "SELECT bulk_action.bulk_action_register_entity('$_->[0]', '$_->[1]', ARRAY['id'])") foreach [ 'person', 'people' ], [ 'ambiguous', 'ambiguous' ];
+value_of($node, "SELECT bulk_action.bulk_action_grant('person', 'alice')");
 
 my $files = 0;
 
