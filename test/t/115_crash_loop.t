@@ -50,6 +50,7 @@ is(value_of($node, "SELECT (total, updated, failed, unprocessed)::text FROM bulk
 
 # Every time, beside an innocent one.
 $node->safe_psql('postgres', "UPDATE crashes SET wanted = 1000000");
+$csv = contacts_csv($node, rows => 3_000, order => 'shuffled', salt => 3, name => 'always.csv', bad => { 7 => { age => 'x' } });
 my $others = contacts_csv($node, rows => 3_000, salt => 2, name => 'others.csv');
 apply_serially($node, csv => $others, table => 'public.others');
 # both at once: the server may be down a moment after the first

@@ -143,7 +143,7 @@ SQL
 {
 	my $id = submit($dead_csv);
 	wait_for_state($id, 'completed');
-	like(counts($id), qr/^(\d+) \1 0 0\z/, 'the dead letter can be submitted as it is');
+	is(value_of($node, "SELECT success = total AND total > 0 FROM bulk_action.bulk_action_stat('$id')"), 't', 'the dead letter can be submitted as it is');
 }
 
 # --- the rest of a chunk --------------------------------------------------------------------------------------
