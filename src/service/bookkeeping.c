@@ -127,16 +127,27 @@ statement_run_latest(Statement *statement, Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
+/* SPI leaves us in a context of its own, which does not outlive SPI_finish. */
+static Portal
+open_cursor(Statement *statement, Datum *values, const char *nulls, bool read_only)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Portal        portal = SPI_cursor_open(NULL, prepared(statement), values, nulls, read_only);
+
+	MemoryContextSwitchTo(context);
+	return portal;
+}
+
 Portal
 statement_open(Statement *statement, Datum *values, const char *nulls)
 {
-	return SPI_cursor_open(NULL, prepared(statement), values, nulls, true);
+	return open_cursor(statement, values, nulls, true);
 }
 
 Portal
 statement_open_anew(Statement *statement, Datum *values, const char *nulls)
 {
-	return SPI_cursor_open(NULL, prepared(statement), values, nulls, false);
+	return open_cursor(statement, values, nulls, false);
 }
 
 uint64

@@ -89,7 +89,13 @@ markers_set(int slot, const Marker *marker)
 
 	memset(&record, 0, sizeof(record));
 	record.r.magic = MARKERS_MAGIC;
-	record.r.marker = *marker;
+	/* one by one, so that what is between them stays zero */
+	record.r.marker.kind = marker->kind;
+	record.r.marker.alone = marker->alone;
+	record.r.marker.database = marker->database;
+	record.r.marker.action_no = marker->action_no;
+	record.r.marker.lane = marker->lane;
+	record.r.marker.number = marker->number;
 	write_record(MARKERS_MAX + slot, &record);
 }
 
