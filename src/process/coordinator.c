@@ -244,8 +244,8 @@ take_resume(const ActionEvent *event, Running *entry)
 	jobs_delete_rest_events(event->action_no, event->event_no);
 }
 
-/* Takes up an event. */
-static void
+/* Takes up an event; false if it has to wait. */
+static bool
 take_event(const ActionEvent *event)
 {
 	Running    *entry = find_running(event->action_no);
@@ -254,6 +254,9 @@ take_event(const ActionEvent *event)
 						strcmp(event->kind, "failed") == 0 ? "failed" :
 															 "paused";
 
+	/* One that has ended may be about to be purged, by a transaction that stays open. */
+	if (event->action_id == NULL && !jobs_hold_action(event->action_no))
+		return false;
 	if (strcmp(event->kind, "retry") == 0)
 	{
 		jobs_retry_action(event->action_no, event->options, event->options_null);
@@ -278,23 +281,27 @@ take_event(const ActionEvent *event)
 		begin_ending(entry, state, &event->failure, asked);
 		entry->ending_event = event->event_no;
 	}
+	return true;
 }
 
 /*
  * All of them, or an action that was cancelled before it began would be begun;
  * and one by one, because what ends an action deletes the events that follow.
+ * False if some have to wait.
  */
-static void
+static bool
 take_events(void)
 {
 	ActionEvent event;
 	int64       last = 0;
+	bool        all = true;
 
 	while (jobs_read_event(&event, last))
 	{
-		take_event(&event);
+		all &= take_event(&event);
 		last = event.event_no;
 	}
+	return all;
 }
 
 /* False if there is no place at present. */
@@ -316,7 +323,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 
 /*
  * Looks into the tables for what has come up since the last time; false if
- * something found no place on the board.
+ * something found no place on the board, or has to wait for somebody.
  */
 static bool
 look(void)
@@ -330,8 +337,8 @@ look(void)
 	begin(&books);
 	jobs_position_actions();
 	INJECTION("coordinator-positioned");
-	take_events();
-	placed = copies_put_to_rest();
+	placed = take_events();
+	placed &= copies_put_to_rest();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
