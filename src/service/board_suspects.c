@@ -6,7 +6,8 @@
  * suspect.  It is handed out only when no worker of any database is inside a
  * task, and nothing is handed out beside it; so if the server crashes again
  * meanwhile, it was that one.  Suspects go first, or the others would never let
- * one of them be alone; while one waits for another try, the others go on.
+ * one of them be alone; while one waits for another try, or for a coordinator,
+ * without which there may never be a worker for it, the others go on.
  *
  * What was in flight is known from the markers (markers.c), which the postmaster
  * reads when it sets up shared memory.  The coordinator of the database writes
@@ -30,6 +31,8 @@ board_lane_is_suspect(const BoardAction *action, int lane)
 static bool
 suspect_is_due(const BoardAction *action, TimestampTz now)
 {
+	if (board_find_coordinator(action->database) < 0)
+		return false;
 	if (action->progress.suspect_segment && board_wants_chunking(action) && action->chunking_due <= now)
 		return true;
 	for (int lane = 0; lane < action->progress.lanes; lane++)

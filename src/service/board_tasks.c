@@ -111,7 +111,7 @@ board_wants_no_more(const Task *task)
 	return no_more;
 }
 
-/* One action's best task for a slot: chunking first, own lanes, then any lane; or only a suspect. */
+/* One action's best task for a slot: chunking first, own lanes, then any lane; only suspects, or none of them. */
 static bool
 pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *task, TimestampTz *next_due)
 {
@@ -122,7 +122,12 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 	task->alone = turn == TURN_SUSPECT;
 	if (board_wants_chunking(action) && (!task->alone || action->progress.suspect_segment))
 	{
-		if (action->chunking_due <= now)
+		if (action->chunking_due > now)
+		{
+			if (*next_due == 0 || action->chunking_due < *next_due)
+				*next_due = action->chunking_due;
+		}
+		else if (task->alone == action->progress.suspect_segment)
 		{
 			task->kind = TASK_CHUNK;
 			task->lane = 0;
@@ -131,8 +136,6 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 			task->deaths = action->chunking_deaths;
 			return true;
 		}
-		if (*next_due == 0 || action->chunking_due < *next_due)
-			*next_due = action->chunking_due;
 	}
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 	{
@@ -146,6 +149,8 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 				*next_due = due;
 			continue;
 		}
+		if (task->alone != board_lane_is_suspect(action, lane))
+			continue;
 		if (best < 0 ||
 			(action->preferred[lane] == slot && action->preferred[best] != slot) ||
 			((action->preferred[lane] == slot) == (action->preferred[best] == slot) &&
