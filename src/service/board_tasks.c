@@ -317,6 +317,9 @@ put_off(const Task *task, TimestampTz not_before, int attempts)
 		{
 			action->lane_attempts[task->lane] += attempts;
 			action->lane_due[task->lane] = not_before;
+			/* not begun; one that was broken off may have had some of its rows applied */
+			if (attempts == 0 && !action->closed && !board->slots[task->slot].interrupted)
+				board_correct_charge(action, 0);
 		}
 		after_task(action, task);
 	}
