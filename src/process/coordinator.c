@@ -209,9 +209,10 @@ finish_actions(void)
 /*
  * Inside a transaction: ends an action that this coordinator has not put on the
  * board.  One before it may have: then nobody is to begin a task of it any more,
- * and if a worker is still inside one, its end is awaited.
+ * and if a worker is still inside one, its end is awaited.  False if it has to be
+ * tried again, for somebody is in the way.
  */
-static void
+static bool
 end_unknown(int64 action_no, const char *id, const char *state, const Failure *failure, bool interrupt,
 			int64 event_no)
 {
@@ -219,14 +220,15 @@ end_unknown(int64 action_no, const char *id, const char *state, const Failure *f
 	if (board_is_busy(birth->database, action_no))
 	{
 		database_wake(birth->database);
-		return;
+		return true;
 	}
 	if (!(ending_is_rest(state) ? ending_pause(action_no, id, failure, event_no) :
 								  ending_write(action_no, id, state, failure)))
-		return;
+		return false;
 	board_remove(birth->database, action_no);
 	/* Its successor in the stream is next. */
 	database_wake(birth->database);
+	return true;
 }
 
 /* Takes back what asked for the action to rest, or wakes it from its rest. */
@@ -275,7 +277,7 @@ take_event(const ActionEvent *event)
 	else if (strcmp(event->kind, "resume") == 0)
 		take_resume(event, entry);
 	else if (entry == NULL)
-		end_unknown(event->action_no, event->action_id, state, &event->failure, asked, event->event_no);
+		return end_unknown(event->action_no, event->action_id, state, &event->failure, asked, event->event_no);
 	else
 	{
 		begin_ending(entry, state, &event->failure, asked);
@@ -354,7 +356,7 @@ look(void)
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
-			end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
+			placed &= end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
 			heads[i].action_no = 0;
 		}
 		else if (!jobs_unpark(heads[i].action_no))
@@ -371,7 +373,7 @@ look(void)
 		else
 		{
 			if (verdict == SUSPECTS_END)
-				end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
+				placed &= end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
 			else
 				placed = false;
 			heads[i].action_no = 0;

@@ -1,5 +1,5 @@
-# A purge that is not committed yet has its rows locked, and must keep nobody else waiting: the coordinator
-# passes over what was asked for such an action, and takes it up when the purge is committed or rolled back.
+# What somebody else has locked keeps nobody else waiting. A purge that is not committed has the rows of its
+# actions: the coordinator passes over what was asked for them, and takes it up when the purge has ended.
 use strict;
 use warnings;
 
@@ -67,6 +67,27 @@ foreach my $end (qw(ROLLBACK COMMIT))
 		wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.events');
 		is(value_of($node, "SELECT count(*) FROM bulk_action.bulk_actions WHERE id = '$id'"), 0, 'committed, it is gone');
 	}
+}
+
+# An action is to rest, and the queue's tables are not to be had at that moment.
+{
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe('BEGIN');
+	$holder->query_safe('SELECT 1 FROM contacts WHERE id = 7 FOR UPDATE');
+	my $first = submit('bob', $csv, '{}');
+	wait_for($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bulk_action worker' AND wait_event_type = 'Lock'");
+	my $id = submit('bob', $csv, '{}');
+	my $locker = $node->background_psql('postgres');
+	$locker->query_safe('BEGIN');
+	$locker->query_safe('LOCK TABLE bulk_action_internal.bulk_action_jobs_1, bulk_action_internal.bulk_action_jobs_2');
+	is(value_of($node, "SELECT bulk_action.bulk_action_pause('$id')", as => 'bob'), 't', 'an action behind another is to be paused');
+	sleep 2;
+	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'"), 'queued', 'which has to wait');
+	$locker->query_safe('COMMIT');
+	ok(eval { wait_for_state($id, 'paused', timeout => 15) }, 'and is made up for') or diag($@);
+	$holder->query_safe('COMMIT');
+	wait_for_state($first, 'completed');
+	$_->quit foreach $holder, $locker;
 }
 unlike(read_file($node->logfile), qr/canceling statement due to lock timeout|TRAP:/, 'nothing strange in the log');
 
