@@ -13,6 +13,11 @@
  * reads when it sets up shared memory.  The coordinator of the database writes
  * them into the tables and publishes each action with its suspects.  One that
  * the action has got past is none any more.
+ *
+ * Commits are asynchronous, so after a crash an action may stand before its
+ * suspect, or have no lanes yet.  Would it be so after each crash, the suspect
+ * would never be there to be charged: while there is one ahead, the action's
+ * commits are synchronous.
  */
 #include "postgres.h"
 
@@ -23,9 +28,24 @@
 /* ---- with the lock held ---- */
 
 bool
+board_segment_is_suspect(const BoardAction *action)
+{
+	return action->progress.suspect_segment == 1;
+}
+
+bool
 board_lane_is_suspect(const BoardAction *action, int lane)
 {
-	return action->progress.suspect_chunk[lane] > action->progress.next[lane];
+	return action->progress.suspect_chunk[lane] == action->progress.next[lane] + 1;
+}
+
+bool
+board_has_suspects(const BoardAction *action)
+{
+	for (int lane = 0; lane < MAX_LANES; lane++)
+		if (action->progress.suspect_chunk[lane] > action->progress.next[lane])
+			return true;
+	return action->progress.suspect_segment > 0;
 }
 
 static bool
@@ -33,7 +53,7 @@ suspect_is_due(const BoardAction *action, TimestampTz now)
 {
 	if (board_find_coordinator(action->database) < 0)
 		return false;
-	if (action->progress.suspect_segment && board_wants_chunking(action) && action->chunking_due <= now)
+	if (board_segment_is_suspect(action) && board_wants_chunking(action) && action->chunking_due <= now)
 		return true;
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		if (board_lane_is_suspect(action, lane) && board_wants_applying(action, lane) &&
@@ -45,7 +65,7 @@ suspect_is_due(const BoardAction *action, TimestampTz now)
 static bool
 suspect_is_running(const BoardAction *action)
 {
-	if (action->progress.suspect_segment && action->chunking_by != NOBODY)
+	if (board_segment_is_suspect(action) && action->chunking_by != NOBODY)
 		return true;
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		if (board_lane_is_suspect(action, lane) && action->lane_by[lane] != NOBODY)

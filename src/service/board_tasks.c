@@ -120,14 +120,15 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 	if (needs_calm(action) && board_action_is_busy(action))
 		return false;
 	task->alone = turn == TURN_SUSPECT;
-	if (board_wants_chunking(action) && (!task->alone || action->progress.suspect_segment))
+	task->durable = board_has_suspects(action);
+	if (board_wants_chunking(action) && (!task->alone || board_segment_is_suspect(action)))
 	{
 		if (action->chunking_due > now)
 		{
 			if (*next_due == 0 || action->chunking_due < *next_due)
 				*next_due = action->chunking_due;
 		}
-		else if (task->alone == action->progress.suspect_segment)
+		else if (task->alone == board_segment_is_suspect(action))
 		{
 			task->kind = TASK_CHUNK;
 			task->lane = 0;
@@ -256,7 +257,7 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end)
 	{
 		bool first = action->progress.lanes == 0;
 
-		action->progress.suspect_segment = false;
+		action->progress.suspect_segment = Max(action->progress.suspect_segment - 1, 0);
 		action->chunking_attempts = 0;
 		action->chunking_deaths = 0;
 		action->chunking_due = 0;

@@ -362,7 +362,7 @@ typedef enum SegmentResult
 
 /* Step 3: one transaction. */
 static SegmentResult
-commit_segment(ActionSession *session, SourceState *state, int64 window_length)
+commit_segment(ActionSession *session, SourceState *state, int64 window_length, bool durable)
 {
 	static CsvReader *reader = NULL;
 	const Action     *action = session->action;
@@ -415,7 +415,7 @@ commit_segment(ActionSession *session, SourceState *state, int64 window_length)
 		INJECTION("scanner-before-commit");
 	else
 		INJECTION("chunker-before-commit");
-	transaction_commit(&action->submitter, false);
+	transaction_commit(&action->submitter, durable);
 	INJECTION("chunker-committed");
 	return over_budget ? SEGMENT_OVER_BUDGET : SEGMENT_WRITTEN;
 }
@@ -474,7 +474,7 @@ chunker_run(ActionSession *session, const Task *task)
 		mark(task, state.next_segment);
 		INJECTION("chunker-before-download");
 		source_read(session->source, &pin, state.next_offset, length, window);
-		result = commit_segment(session, &state, length);
+		result = commit_segment(session, &state, length, task->durable);
 	}
 	markers_clear(task->slot);
 	hopeless = false;
