@@ -209,9 +209,10 @@ finish_actions(void)
 /*
  * Inside a transaction: ends an action that this coordinator has not put on the
  * board.  One before it may have: then nobody is to begin a task of it any more,
- * and if a worker is still inside one, its end is awaited.
+ * and if a worker is still inside one, its end is awaited.  False if it has to be
+ * tried again, for somebody is in the way.
  */
-static void
+static bool
 end_unknown(int64 action_no, const char *id, const char *state, const Failure *failure, bool interrupt,
 			int64 event_no)
 {
@@ -219,14 +220,15 @@ end_unknown(int64 action_no, const char *id, const char *state, const Failure *f
 	if (board_is_busy(birth->database, action_no))
 	{
 		database_wake(birth->database);
-		return;
+		return true;
 	}
 	if (!(ending_is_rest(state) ? ending_pause(action_no, id, failure, event_no) :
 								  ending_write(action_no, id, state, failure)))
-		return;
+		return false;
 	board_remove(birth->database, action_no);
 	/* Its successor in the stream is next. */
 	database_wake(birth->database);
+	return true;
 }
 
 /* Takes back what asked for the action to rest, or wakes it from its rest. */
@@ -244,8 +246,8 @@ take_resume(const ActionEvent *event, Running *entry)
 	jobs_delete_rest_events(event->action_no, event->event_no);
 }
 
-/* Takes up an event. */
-static void
+/* Takes up an event; false if it has to wait. */
+static bool
 take_event(const ActionEvent *event)
 {
 	Running    *entry = find_running(event->action_no);
@@ -254,6 +256,9 @@ take_event(const ActionEvent *event)
 						strcmp(event->kind, "failed") == 0 ? "failed" :
 															 "paused";
 
+	/* One that has ended may be about to be purged, by a transaction that stays open. */
+	if (event->action_id == NULL && !jobs_hold_action(event->action_no))
+		return false;
 	if (strcmp(event->kind, "retry") == 0)
 	{
 		jobs_retry_action(event->action_no, event->options, event->options_null);
@@ -272,29 +277,33 @@ take_event(const ActionEvent *event)
 	else if (strcmp(event->kind, "resume") == 0)
 		take_resume(event, entry);
 	else if (entry == NULL)
-		end_unknown(event->action_no, event->action_id, state, &event->failure, asked, event->event_no);
+		return end_unknown(event->action_no, event->action_id, state, &event->failure, asked, event->event_no);
 	else
 	{
 		begin_ending(entry, state, &event->failure, asked);
 		entry->ending_event = event->event_no;
 	}
+	return true;
 }
 
 /*
  * All of them, or an action that was cancelled before it began would be begun;
  * and one by one, because what ends an action deletes the events that follow.
+ * False if some have to wait.
  */
-static void
+static bool
 take_events(void)
 {
 	ActionEvent event;
 	int64       last = 0;
+	bool        all = true;
 
 	while (jobs_read_event(&event, last))
 	{
-		take_event(&event);
+		all &= take_event(&event);
 		last = event.event_no;
 	}
+	return all;
 }
 
 /* False if there is no place at present. */
@@ -316,7 +325,7 @@ put_on_board(const StreamHead *head, const ActionProgress *progress)
 
 /*
  * Looks into the tables for what has come up since the last time; false if
- * something found no place on the board.
+ * something found no place on the board, or has to wait for somebody.
  */
 static bool
 look(void)
@@ -330,8 +339,8 @@ look(void)
 	begin(&books);
 	jobs_position_actions();
 	INJECTION("coordinator-positioned");
-	take_events();
-	placed = copies_put_to_rest();
+	placed = take_events();
+	placed &= copies_put_to_rest();
 	n = jobs_stream_heads(&heads, BOARD_MAX_ACTIONS);
 	progress = palloc0(sizeof(ActionProgress) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -347,7 +356,7 @@ look(void)
 		else if (!board_is_busy(birth->database, heads[i].action_no) &&
 				 !connect_check(heads[i].session_role, birth->database, &failure))
 		{
-			end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
+			placed &= end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
 			heads[i].action_no = 0;
 		}
 		else if (!jobs_unpark(heads[i].action_no))
@@ -364,7 +373,7 @@ look(void)
 		else
 		{
 			if (verdict == SUSPECTS_END)
-				end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
+				placed &= end_unknown(heads[i].action_no, heads[i].id, "failed", &failure, false, 0);
 			else
 				placed = false;
 			heads[i].action_no = 0;

@@ -138,6 +138,7 @@ typedef struct Task
 	int      attempt;   /* failed tries before this one */
 	int      deaths;    /* workers that have ended inside the task before */
 	bool     alone;     /* a suspect: nothing else is handed out meanwhile */
+	bool     durable;   /* there are suspects ahead: what is done must not be lost by the next crash */
 } Task;
 
 /* What the coordinator knows of an action from the tables. */
@@ -149,8 +150,8 @@ typedef struct ActionProgress
 	bool  at_end;              /* the whole source is chunked */
 
 	/* what was in flight when the server crashed, and is to run alone (board_suspects.c) */
-	bool  suspect_segment;          /* the next one */
-	int32 suspect_chunk[MAX_LANES]; /* its number plus 1; 0: none */
+	int32 suspect_segment;          /* 1: the next one, 2: the one after it; 0: none */
+	int32 suspect_chunk[MAX_LANES]; /* its number plus 1, the lane may not be there yet; 0: none */
 } ActionProgress;
 
 /* What bounds the rows per second of an action: the limit of its account, that of its role. */

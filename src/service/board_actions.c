@@ -269,7 +269,7 @@ board_demand(Oid database, GroupDemand *groups, int max)
 		if (board_wants_chunking(action) && board_may_chunk(action, NOBODY))
 		{
 			if (action->chunking_due <= now)
-				group->tasks += may_begin(turn, action->progress.suspect_segment);
+				group->tasks += may_begin(turn, board_segment_is_suspect(action));
 			else if (group->next_due == 0 || action->chunking_due < group->next_due)
 				group->next_due = action->chunking_due;
 		}

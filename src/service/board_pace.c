@@ -5,10 +5,10 @@
  * Nobody sleeps for it.  A chunk is charged when it is handed out, as if it
  * were full, and the next one of the same account or role is not handed out
  * before the time that so many rows may take has passed; when the chunk is done
- * the charge is corrected to what it had (one that failed has had its turn).  So
- * chunks go out one at a time at even distances, however many workers there are,
- * and all rows but those of the last chunk have had their time.  Time in which
- * nothing is applied is not saved up.
+ * the charge is corrected to what it had (one that failed has had its turn, one
+ * that was not begun has not).  So chunks go out one at a time at even distances,
+ * however many workers there are, and all rows but those of the last chunk have
+ * had their time.  Time in which nothing is applied is not saved up.
  *
  * The account of time outlives the actions that it is for, or many small files
  * would escape it.  It is forgotten when its place is needed and its time has

@@ -143,7 +143,9 @@ typedef enum BoardTurn
 } BoardTurn;
 
 extern BoardTurn board_whose_turn(TimestampTz now);
+extern bool      board_segment_is_suspect(const BoardAction *action); /* the next one */
 extern bool      board_lane_is_suspect(const BoardAction *action, int lane);
+extern bool      board_has_suspects(const BoardAction *action); /* there, or further on */
 extern void      board_end_turn(bool was_suspect);
 
 #endif /* BULK_ACTION_BOARD_PRIVATE_H */

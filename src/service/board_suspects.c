@@ -6,12 +6,18 @@
  * suspect.  It is handed out only when no worker of any database is inside a
  * task, and nothing is handed out beside it; so if the server crashes again
  * meanwhile, it was that one.  Suspects go first, or the others would never let
- * one of them be alone; while one waits for another try, the others go on.
+ * one of them be alone; while one waits for another try, or for a coordinator,
+ * without which there may never be a worker for it, the others go on.
  *
  * What was in flight is known from the markers (markers.c), which the postmaster
  * reads when it sets up shared memory.  The coordinator of the database writes
  * them into the tables and publishes each action with its suspects.  One that
  * the action has got past is none any more.
+ *
+ * Commits are asynchronous, so after a crash an action may stand before its
+ * suspect, or have no lanes yet.  Would it be so after each crash, the suspect
+ * would never be there to be charged: while there is one ahead, the action's
+ * commits are synchronous.
  */
 #include "postgres.h"
 
@@ -22,15 +28,32 @@
 /* ---- with the lock held ---- */
 
 bool
+board_segment_is_suspect(const BoardAction *action)
+{
+	return action->progress.suspect_segment == 1;
+}
+
+bool
 board_lane_is_suspect(const BoardAction *action, int lane)
 {
-	return action->progress.suspect_chunk[lane] > action->progress.next[lane];
+	return action->progress.suspect_chunk[lane] == action->progress.next[lane] + 1;
+}
+
+bool
+board_has_suspects(const BoardAction *action)
+{
+	for (int lane = 0; lane < MAX_LANES; lane++)
+		if (action->progress.suspect_chunk[lane] > action->progress.next[lane])
+			return true;
+	return action->progress.suspect_segment > 0;
 }
 
 static bool
 suspect_is_due(const BoardAction *action, TimestampTz now)
 {
-	if (action->progress.suspect_segment && board_wants_chunking(action) && action->chunking_due <= now)
+	if (board_find_coordinator(action->database) < 0)
+		return false;
+	if (board_segment_is_suspect(action) && board_wants_chunking(action) && action->chunking_due <= now)
 		return true;
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		if (board_lane_is_suspect(action, lane) && board_wants_applying(action, lane) &&
@@ -42,7 +65,7 @@ suspect_is_due(const BoardAction *action, TimestampTz now)
 static bool
 suspect_is_running(const BoardAction *action)
 {
-	if (action->progress.suspect_segment && action->chunking_by != NOBODY)
+	if (board_segment_is_suspect(action) && action->chunking_by != NOBODY)
 		return true;
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		if (board_lane_is_suspect(action, lane) && action->lane_by[lane] != NOBODY)

@@ -133,7 +133,7 @@ board_wants_no_more(const Task *task)
 	return no_more;
 }
 
-/* One action's best task for a slot: chunking first, own lanes, then any lane; or only a suspect. */
+/* One action's best task for a slot: chunking first, own lanes, then any lane; only suspects, or none of them. */
 static bool
 pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *task, TimestampTz *next_due)
 {
@@ -142,14 +142,20 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 	if (needs_calm(action) && board_action_is_busy(action))
 		return false;
 	task->alone = turn == TURN_SUSPECT;
-	if (board_wants_chunking(action) && (!task->alone || action->progress.suspect_segment))
+	task->durable = board_has_suspects(action);
+	if (board_wants_chunking(action) && (!task->alone || board_segment_is_suspect(action)))
 	{
-		if (action->chunking_due <= now && !task->alone && !board_may_chunk(action, slot))
+		if (action->chunking_due > now)
+		{
+			if (*next_due == 0 || action->chunking_due < *next_due)
+				*next_due = action->chunking_due;
+		}
+		else if (!task->alone && !board_segment_is_suspect(action) && !board_may_chunk(action, slot))
 		{
 			if (!board->slots[action->chunker].busy)
 				board_wake_slot(action->chunker);
 		}
-		else if (action->chunking_due <= now)
+		else if (task->alone == board_segment_is_suspect(action))
 		{
 			task->kind = TASK_CHUNK;
 			task->lane = 0;
@@ -158,8 +164,6 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 			task->deaths = action->chunking_deaths;
 			return true;
 		}
-		else if (*next_due == 0 || action->chunking_due < *next_due)
-			*next_due = action->chunking_due;
 	}
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 	{
@@ -173,6 +177,8 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 				*next_due = due;
 			continue;
 		}
+		if (task->alone != board_lane_is_suspect(action, lane))
+			continue;
 		if (best < 0 ||
 			(action->preferred[lane] == slot && action->preferred[best] != slot) ||
 			((action->preferred[lane] == slot) == (action->preferred[best] == slot) &&
@@ -278,7 +284,7 @@ board_chunked(const Task *task, int lanes, const int32 *produced, bool at_end, b
 	{
 		bool first = action->progress.lanes == 0;
 
-		action->progress.suspect_segment = false;
+		action->progress.suspect_segment = Max(action->progress.suspect_segment - 1, 0);
 		action->chunking_attempts = 0;
 		action->chunking_deaths = 0;
 		action->chunking_due = 0;
@@ -341,6 +347,9 @@ put_off(const Task *task, TimestampTz not_before, int attempts)
 		{
 			action->lane_attempts[task->lane] += attempts;
 			action->lane_due[task->lane] = not_before;
+			/* not begun; one that was broken off may have had some of its rows applied */
+			if (attempts == 0 && !action->closed && !board->slots[task->slot].interrupted)
+				board_correct_charge(action, 0);
 		}
 		after_task(action, task);
 	}

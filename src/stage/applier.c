@@ -343,7 +343,7 @@ typedef enum StepResult
 
 /* The lane's first transaction, where one row of each key wins. */
 static void
-find_duplicates(const Action *action, const CsvField *header, int nfields, int lane)
+find_duplicates(const Action *action, const CsvField *header, int nfields, const Task *task)
 {
 	SubmitterFrame frame;
 	Target        *target;
@@ -353,9 +353,9 @@ find_duplicates(const Action *action, const CsvField *header, int nfields, int l
 	target = target_open(action, header, nfields, AccessShareLock);
 	submitter_leave(&frame);
 	phase = PHASE_BOOKKEEPING;
-	duplicates_find(action, target, lane);
+	duplicates_find(action, target, task->lane);
 	INJECTION("duplicates-before-commit");
-	transaction_commit(&action->submitter, false);
+	transaction_commit(&action->submitter, task->durable);
 }
 
 /* Should the server crash, this is what was in flight. */
@@ -420,7 +420,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	{
 		bookkeeping_leave(&books);
 		mark(task, MARKER_KEYS, cursor.next_chunk);
-		find_duplicates(action, header, nfields, task->lane);
+		find_duplicates(action, header, nfields, task);
 		return STEP_MORE;
 	}
 	mark(task, MARKER_CHUNK, cursor.next_chunk);
@@ -498,7 +498,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 
 	INJECTION("applier-before-commit");
 	phase = PHASE_COMMIT;
-	transaction_commit(&action->submitter, false);
+	transaction_commit(&action->submitter, task->durable);
 	INJECTION("applier-committed");
 	if (over_budget)
 		return STEP_OVER_BUDGET;

@@ -345,7 +345,7 @@ typedef enum SegmentResult
 
 /* Step 3: one transaction. */
 static SegmentResult
-commit_segment(ActionSession *session, SourceState *state, const SourceText *text)
+commit_segment(ActionSession *session, SourceState *state, const SourceText *text, bool durable)
 {
 	const Action *action = session->action;
 	Bookkeeping   books;
@@ -397,7 +397,7 @@ commit_segment(ActionSession *session, SourceState *state, const SourceText *tex
 		INJECTION("scanner-before-commit");
 	else
 		INJECTION("chunker-before-commit");
-	transaction_commit(&action->submitter, false);
+	transaction_commit(&action->submitter, durable);
 	INJECTION("chunker-committed");
 	return over_budget ? SEGMENT_OVER_BUDGET : SEGMENT_WRITTEN;
 }
@@ -456,7 +456,7 @@ chunker_run(ActionSession *session, const Task *task)
 		source_text_read(session, &state, &text);
 		decoded = text.stream != NULL;
 		INJECTION("chunker-downloaded");
-		result = commit_segment(session, &state, &text);
+		result = commit_segment(session, &state, &text, task->durable);
 		if (result != SEGMENT_ELSEWHERE)
 			source_text_keep(&text, &state);
 	}

@@ -101,6 +101,9 @@ typedef struct ActionEvent
  * lost in between.
  */
 extern bool jobs_read_event(ActionEvent *event, int64 after);
+
+/* Locks an action until the end of the transaction; false if somebody else has it. */
+extern bool jobs_hold_action(int64 action_no);
 extern void jobs_delete_event(int64 event_no);
 
 /* Those that ask for a rest or its end, up to this one: they have been acted upon. */

@@ -280,6 +280,21 @@ jobs_read_event(ActionEvent *event, int64 after)
 	return true;
 }
 
+/* Clients lock rows of actions that have ended (purge), and with them those of their events. */
+bool
+jobs_hold_action(int64 action_no)
+{
+	static Statement lock = {
+		"SELECT 1 FROM bulk_action_internal.actions WHERE action_no = $1 FOR NO KEY UPDATE SKIP LOCKED",
+		{INT8OID}};
+	static Statement look = {
+		"SELECT 1 FROM bulk_action_internal.actions WHERE action_no = $1",
+		{INT8OID}};
+	Datum values[] = {Int64GetDatum(action_no)};
+
+	return statement_run(&lock, values, NULL) > 0 || statement_run(&look, values, NULL) == 0;
+}
+
 void
 jobs_delete_rest_events(int64 action_no, int64 event_no)
 {

@@ -62,28 +62,32 @@ jobs_note_crash(const Marker *marker)
 	(void) statement_run(&statement, values, NULL);
 }
 
-/* Those at which the action still stands, with that many crashes at least. */
 typedef struct Suspect
 {
 	MarkerKind kind;
 	int        lane;
 	int        number;
 	int        crashes;
+	int        ahead;    /* 0: the action stands there; else it will get there */
 	bool       in_order; /* nothing may be applied before it */
 } Suspect;
 
+/* Those that the action has not got past, with that many crashes at least. */
 static int
 read_suspects(int64 action_no, int crashes, Suspect **suspects)
 {
 	static Statement statement = {
-		"SELECT s.kind, s.lane, s.number, s.crashes, a.options ->> 'order' IS NOT DISTINCT FROM 'file'"
+		"SELECT s.kind, s.lane, s.number, s.crashes, a.options ->> 'order' IS NOT DISTINCT FROM 'file',"
+		" CASE s.kind WHEN 'segment' THEN s.number - coalesce(f.next_segment, 0)"
+		"  WHEN 'keys' THEN CASE WHEN c.lane IS NULL THEN 1 ELSE 0 END"
+		"  ELSE s.number - coalesce(c.next_chunk, 0) + CASE WHEN c.lane IS NULL THEN 1 ELSE 0 END END"
 		" FROM bulk_action_internal.suspects AS s"
 		" JOIN bulk_action_internal.actions AS a ON a.action_no = s.action_no"
 		" LEFT JOIN bulk_action_internal.sources AS f ON f.action_no = s.action_no"
 		" LEFT JOIN bulk_action_internal.cursors AS c ON c.action_no = s.action_no AND c.lane = s.lane"
 		" WHERE s.action_no = $1 AND s.crashes >= $2 AND CASE s.kind"
-		"  WHEN 'segment' THEN s.number = coalesce(f.next_segment, 0)"
-		"  WHEN 'keys' THEN NOT c.keys_compared ELSE s.number = c.next_chunk END"
+		"  WHEN 'segment' THEN s.number >= coalesce(f.next_segment, 0)"
+		"  WHEN 'keys' THEN NOT coalesce(c.keys_compared, false) ELSE s.number >= coalesce(c.next_chunk, 0) END"
 		" ORDER BY s.kind, s.lane",
 		{INT8OID, INT4OID}};
 	Datum values[] = {Int64GetDatum(action_no), Int32GetDatum(crashes)};
@@ -99,6 +103,7 @@ read_suspects(int64 action_no, int crashes, Suspect **suspects)
 		suspect->number = DatumGetInt32(statement_value(i, 3, NULL));
 		suspect->crashes = DatumGetInt32(statement_value(i, 4, NULL));
 		suspect->in_order = DatumGetBool(statement_value(i, 5, NULL));
+		suspect->ahead = DatumGetInt32(statement_value(i, 6, NULL));
 	}
 	return n;
 }
@@ -111,10 +116,17 @@ jobs_read_suspects(int64 action_no, ActionProgress *progress)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (suspects[i].kind == MARKER_SEGMENT)
-			progress->suspect_segment = true;
-		else if (suspects[i].lane < MAX_LANES)
-			progress->suspect_chunk[suspects[i].lane] = suspects[i].number + 1;
+		const Suspect *suspect = &suspects[i];
+
+		if (suspect->kind == MARKER_SEGMENT)
+			progress->suspect_segment = suspect->ahead + 1;
+		else if (suspect->lane < MAX_LANES)
+		{
+			int32 *chunk = &progress->suspect_chunk[suspect->lane];
+
+			/* of the keys of a lane and a chunk of it what comes first */
+			*chunk = *chunk == 0 ? suspect->number + 1 : Min(*chunk, suspect->number + 1);
+		}
 	}
 }
 
@@ -186,6 +198,8 @@ jobs_judge_suspects(int64 action_no, int max_attempts, Failure *failure)
 	memset(failure, 0, sizeof(*failure));
 	for (int i = 0; i < n; i++)
 	{
+		if (suspects[i].ahead > 0)
+			continue;
 		if (suspects[i].kind == MARKER_CHUNK && !suspects[i].in_order)
 		{
 			if (!set_aside(action_no, &suspects[i]))
