@@ -499,7 +499,11 @@ bulk_action_coordinator_main(Datum arg)
 	(void) database_take_wakeup(birth->database);
 	board_sweep(birth->database);
 	if (!extension_is_there())
+	{
+		/* numbers of actions begin anew with another CREATE EXTENSION */
+		crashed_forget(birth->database);
 		proc_exit(0);
+	}
 	take_crashed();
 
 	for (;;)

@@ -84,6 +84,7 @@ typedef struct Board
 	uint64        served;
 	int           last_database;        /* index of the one the launcher served last */
 	Marker        crashed[MARKERS_MAX]; /* in flight at a crash, not yet taken up */
+	TimestampTz   turn_since;           /* others have had to wait for suspects since then; 0: they do not */
 	DatabaseEntry databases[BOARD_MAX_DATABASES];
 	BoardAction   actions[BOARD_MAX_ACTIONS];
 	BoardPace     paces[BOARD_MAX_PACES];
@@ -143,6 +144,7 @@ typedef enum BoardTurn
 } BoardTurn;
 
 extern BoardTurn board_whose_turn(TimestampTz now);
+extern int       board_suspect_slot(void);                            /* of the worker inside a suspect, or NOBODY */
 extern bool      board_segment_is_suspect(const BoardAction *action); /* the next one */
 extern bool      board_lane_is_suspect(const BoardAction *action, int lane);
 extern bool      board_has_suspects(const BoardAction *action); /* there, or further on */

@@ -14,6 +14,10 @@
  * them into the tables and publishes each action with its suspects.  One that
  * the action has got past is none any more.
  *
+ * What is slow, or is waited for by the slow, must not keep everybody back for
+ * ever: after TURN_SECONDS the others have as long a turn themselves.  A suspect
+ * that is running then is not alone any more, and its marker says so.
+ *
  * Commits are asynchronous, so after a crash an action may stand before its
  * suspect, or have no lanes yet.  Would it be so after each crash, the suspect
  * would never be there to be charged: while there is one ahead, the action's
@@ -24,6 +28,9 @@
 #include "utils/timestamp.h"
 
 #include "service/board_private.h"
+
+/* How long suspects keep others back, and others suspects, at a time. */
+#define TURN_SECONDS 60
 
 /* ---- with the lock held ---- */
 
@@ -62,19 +69,30 @@ suspect_is_due(const BoardAction *action, TimestampTz now)
 	return false;
 }
 
-static bool
-suspect_is_running(const BoardAction *action)
+static int
+slot_inside_suspect(const BoardAction *action)
 {
 	if (board_segment_is_suspect(action) && action->chunking_by != NOBODY)
-		return true;
+		return action->chunking_by;
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 		if (board_lane_is_suspect(action, lane) && action->lane_by[lane] != NOBODY)
-			return true;
-	return false;
+			return action->lane_by[lane];
+	return NOBODY;
 }
 
-BoardTurn
-board_whose_turn(TimestampTz now)
+int
+board_suspect_slot(void)
+{
+	int slot = NOBODY;
+
+	for (int i = 0; i < BOARD_MAX_ACTIONS && slot == NOBODY; i++)
+		if (board->actions[i].action_no != 0)
+			slot = slot_inside_suspect(&board->actions[i]);
+	return slot;
+}
+
+static BoardTurn
+turn_by_suspects(TimestampTz now)
 {
 	bool due = false;
 	bool busy = false;
@@ -85,7 +103,7 @@ board_whose_turn(TimestampTz now)
 
 		if (action->action_no == 0)
 			continue;
-		if (suspect_is_running(action))
+		if (slot_inside_suspect(action) != NOBODY)
 			return TURN_NOBODY;
 		due |= suspect_is_due(action, now);
 		busy |= board_action_is_busy(action);
@@ -93,6 +111,21 @@ board_whose_turn(TimestampTz now)
 	if (!due)
 		return TURN_ALL;
 	return busy ? TURN_SUSPECT_NEXT : TURN_SUSPECT;
+}
+
+BoardTurn
+board_whose_turn(TimestampTz now)
+{
+	BoardTurn turn = turn_by_suspects(now);
+
+	if (turn == TURN_ALL)
+	{
+		board->turn_since = 0;
+		return TURN_ALL;
+	}
+	if (board->turn_since == 0)
+		board->turn_since = now;
+	return (now - board->turn_since) / (TURN_SECONDS * USECS_PER_SEC) % 2 == 0 ? turn : TURN_ALL;
 }
 
 /* A task has ended: if others had to wait for that, or a suspect had, they look again. */

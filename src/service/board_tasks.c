@@ -201,6 +201,7 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 	BoardAction *best = NULL;
 	TimestampTz  now = GetCurrentTimestamp();
 	BoardTurn    turn;
+	int          suspect = NOBODY;
 
 	*next_due = 0;
 	board_lock();
@@ -228,6 +229,8 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 	if (best != NULL)
 	{
 		best->last_served = ++board->served;
+		if (!task->alone)
+			suspect = board_suspect_slot();
 		if (task->kind == TASK_CHUNK)
 			best->chunking_by = slot;
 		else
@@ -240,6 +243,8 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 	board->slots[slot].interrupted = false;
 	board->slots[slot].alive = true;
 	board_unlock();
+	if (suspect != NOBODY)
+		markers_not_alone(suspect);
 	return best != NULL;
 }
 

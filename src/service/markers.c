@@ -105,6 +105,20 @@ markers_clear(int slot)
 	erase_record(MARKERS_MAX + slot);
 }
 
+/* Its worker may end it meanwhile: then a marker is left over, which charges nobody with anything. */
+void
+markers_not_alone(int slot)
+{
+	MarkerRecord record;
+	off_t        offset = (off_t) (MARKERS_MAX + slot) * sizeof(record);
+
+	if (!open_file() || pread(marker_file, &record, sizeof(record), offset) != sizeof(record) ||
+		record.r.magic != MARKERS_MAGIC || !record.r.marker.alone)
+		return;
+	record.r.marker.alone = false;
+	write_record(MARKERS_MAX + slot, &record);
+}
+
 void
 markers_forget(int index)
 {

@@ -44,6 +44,9 @@ extern int markers_load(Marker *crashed);
 extern void markers_set(int slot, const Marker *marker);
 extern void markers_clear(int slot);
 
+/* Something is begun beside what the worker in this slot is at. */
+extern void markers_not_alone(int slot);
+
 /* One of those that markers_load() gave, by its index, is taken up and not to come again. */
 extern void markers_forget(int index);
 

@@ -83,4 +83,28 @@ is(value_of($node, "SELECT concat_ws(' ', total, updated, failed, unprocessed) F
 	'500 500 0 0', 'then it goes on');
 $_->quit foreach $holder, $dropping;
 
+# A suspect that takes its time: after a minute it is alone no more.
+{
+	$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  -- longer than suspects may keep others back
+  PERFORM pg_sleep(600);
+  RETURN new;
+END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON contacts FOR EACH ROW WHEN (old.id = 100) EXECUTE FUNCTION slow();
+SQL
+	$csv = contacts_csv($node, rows => 500, salt => 7, name => 'slow.csv');
+	my $slow = submit('postgres');
+	my $sleeps = "FROM pg_stat_activity WHERE backend_type = 'bulk_action worker' AND wait_event = 'PgSleep'";
+	wait_for($node, "SELECT count(*) = 1 $sleeps");
+	kill('KILL', value_of($node, "SELECT pid $sleeps"));
+	wait_for($node, "SELECT count(*) = 1 $sleeps", what => 'the suspect to be tried alone');
+	my $other = submit('other');
+	wait_for_state('other', $other, 'completed', timeout => 300);
+	is(value_of($node, "SELECT count(*) $sleeps"), 1, 'a slow suspect does not keep others back for ever');
+	value_of($node, "SELECT bulk_action.bulk_action_cancel('$slow')");
+	wait_for_state('postgres', $slow, 'cancelled');
+}
+
 done_testing();
