@@ -39,6 +39,7 @@ SQL
 sub submit
 {
 	my ($db, $uri) = @_;
+	serial_copy($node, 'public.contacts', db => $db);
 	return value_of($node, "SELECT bulk_action.bulk_action_submit('$uri')", db => $db, as => 'alice');
 }
 

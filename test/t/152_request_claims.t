@@ -175,10 +175,13 @@ is(value_of($node, "SELECT string_agg(tenant, ' ') FROM app.owned WHERE name = '
 $node->safe_psql('postgres', "UPDATE app.owned SET name = 'old'");
 
 is(set_captured("$default, app.tenant, default_text_search_config, enable_seqscan"), '', 'settings are added to the list');
+my $without = 0;
 foreach my $tenant ('red', undef, 'blue', undef)
 {
+	# another value each time: a row that has it already would be unchanged
+	my $name = $tenant // ($without++ ? 'none' : 'none yet');
 	my %request = (settings => { 'app.tenant' => $tenant });
-	my @new = map { [ $_, 'of ' . ($tenant // 'none') ] } 1 .. 3;
+	my @new = map { [ $_, "of $name" ] } 1 .. 3;
 	my $stat = statistics(submit('webuser', 'owned', file_of([qw(id name)], \@new), %request));
 	my $hand = by_hand('webuser', 'app.owned_by_hand', [qw(id name)], \@new, %request);
 	is("$stat->{updated} $stat->{not_found}", "$hand->{updated} $hand->{not_found}", 'app.tenant ' . ($tenant // 'not set'));
