@@ -97,7 +97,7 @@ is_small('with errors');
 
 # --- keys and duplicates -------------------------------------------------------------------------------
 
-$id = submit('duplicates', '{"duplicates": "last"}');
+$id = submit('duplicates', '{"duplicates": "last", "skip_unchanged": false}');
 wait_for($node, "SELECT pg_total_relation_size('bulk_action_internal.keys') > 1000000");
 wait_until_ended($id);
 is(value_of($node, "SELECT (state, updated, superseded)::text FROM bulk_action.bulk_action_stat('$id')"),
