@@ -186,7 +186,7 @@ completes('rows that are not found are no errors', write_file("$root/unknown.csv
 	my $hold = sub {
 		my ($options, $change) = @_;
 		my $path = file_of(20, 'value', 3, 4);
-		write_file($path, read_file($path) . "29999,1\n");
+		write_file($path, read_file($path) . "29999,$files\n");
 		$holder->query_safe('SELECT pg_advisory_lock(7777)');
 		# one chunk, judged when the row that waits has been applied
 		my $id = submit($path, $options);
@@ -209,7 +209,7 @@ completes('rows that are not found are no errors', write_file("$root/unknown.csv
 
 	# Where the last failure is committed already the coordinator is the one to find it.
 	my $path = file_of(20, 'csv', 3, 4);
-	write_file($path, read_file($path) . "29999,1\n");
+	write_file($path, read_file($path) . "29999,$files\n");
 	$holder->query_safe('SELECT pg_advisory_lock(7777)');
 	my $id = submit($path, '{"max_errors": 2}');
 	my $next = submit(file_of(20, 'value'), '{"max_errors": 0}');
