@@ -74,7 +74,7 @@ foreach my $end (qw(ROLLBACK COMMIT))
 	my $holder = $node->background_psql('postgres');
 	$holder->query_safe('BEGIN');
 	$holder->query_safe('SELECT 1 FROM contacts WHERE id = 7 FOR UPDATE');
-	my $first = submit('bob', $csv, '{}');
+	my $first = submit('bob', $csv, '{"skip_unchanged": false}');
 	wait_for($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bulk_action worker' AND wait_event_type = 'Lock'");
 	my $id = submit('bob', $csv, '{}');
 	my $locker = $node->background_psql('postgres');

@@ -254,6 +254,13 @@ my %by_id = (
 # Other calls: what must come of them.
 my %other = (
 	'bulk_action_submit(text,text,text,jsonb,jsonb,text,text,text,uuid)' => \&submit_as_another,
+	'bulk_action_preview(text,text,text,jsonb,integer)' => sub {
+		my ($name, $caller, $victim) = @_;
+		my $tables = "of_$victim->{account}";
+		my ($out, $error) = call($caller, 'bulk_action_preview', 0, { source => "file://$good", entity_type => $tables });
+		like($error, qr/^ERROR:  42501: .*\nDETAIL: .*\nHINT: /, "$name: bulk_action_preview of a table that the caller may not change is refused");
+		is($out =~ s/\s//gr, '', "$name: and tells nothing");
+	},
 	'bulk_action_purge(interval)' => \&purge_all,
 	'bulk_action_adopt()' => sub {
 		my ($name, $caller) = @_;

@@ -57,6 +57,8 @@ sub submit_sql
 {
 	my ($path, %argument) = @_;
 	$argument{entity_type} //= 'item';
+	# rows that say what is there already are written all the same: their triggers wait
+	$argument{options} //= '{"skip_unchanged": false}';
 	return "SELECT bulk_action.bulk_action_submit('file://$path'"
 	  . join('', map { ", $_ => '$argument{$_}'" } sort keys %argument) . ')';
 }

@@ -105,7 +105,7 @@ is(ended($id), 'completed ' . @rows . ' 0 0 ', 'names and values of all kinds');
 is(bytes_of("SELECT string_agg(t::text, '|' ORDER BY t::text COLLATE \"C\") FROM $table AS t"),
 	bytes_of("SELECT string_agg(t::text, '|' ORDER BY t::text COLLATE \"C\") FROM app.expected AS t"), 'all of them where they belong, unchanged');
 is(value_of($node, "SELECT to_regclass('app.bystander')"), 'app.bystander', 'and nothing else happened');
-is(ended(submit(source => file_of([ $key, @set, 'pair', 'list' ], @rows), entity_type => 'nasty', options => '{"duplicates":"last","order":"file"}')), 'completed ' . @rows . ' 0 0 ',
+is(ended(submit(source => file_of([ $key, @set, 'pair', 'list' ], @rows), entity_type => 'nasty', options => '{"duplicates":"last","order":"file","skip_unchanged":false}')), 'completed ' . @rows . ' 0 0 ',
 	'also where keys are compared and rows are taken one by one');
 
 # Errors about them
@@ -157,7 +157,7 @@ foreach my $name (sort keys %nasty)
 {
 	my $text = $nasty{$name};
 	$id = submit(source => $good, entity_type => 'plain', account_id => $text, idempotency_key => $text, trace_id => $text,
-		metadata => encode_json({ decode($text) => [ decode($text) ] }));
+		options => '{"skip_unchanged": false}', metadata => encode_json({ decode($text) => [ decode($text) ] }));
 	is(ended($id), 'completed 1 0 0 ', "account, key, trace and metadata: $name");
 	is(bytes_of("SELECT $_ FROM bulk_action.bulk_actions WHERE id = '$id'"), $text, "$_ is kept as it is") foreach qw(account_id idempotency_key trace_id);
 	is(bytes_of("SELECT metadata ->> 0 FROM (SELECT value AS metadata FROM bulk_action.bulk_actions, jsonb_each(metadata) WHERE id = '$id') AS m"), $text, 'and the metadata');
