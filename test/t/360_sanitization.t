@@ -161,7 +161,8 @@ foreach my $name (sort keys %nasty)
 	is(ended($id), 'completed 1 0 0 ', "account, key, trace and metadata: $name");
 	is(bytes_of("SELECT $_ FROM bulk_action.bulk_actions WHERE id = '$id'"), $text, "$_ is kept as it is") foreach qw(account_id idempotency_key trace_id);
 	is(bytes_of("SELECT metadata ->> 0 FROM (SELECT value AS metadata FROM bulk_action.bulk_actions, jsonb_each(metadata) WHERE id = '$id') AS m"), $text, 'and the metadata');
-	is(submit(source => $good, entity_type => 'plain', account_id => $text, idempotency_key => $text), $id, 'the key finds it again');
+	is(submit(source => $good, entity_type => 'plain', account_id => $text, idempotency_key => $text,
+		options => '{"skip_unchanged": false}'), $id, 'the key finds it again');
 	my @refused = (
 		[ "source => " . literal($good) . ", entity_type => " . literal($text), qr/entity type ".*" does not exist/ ],
 		[ "source => " . literal($good) . ", action_type => " . literal($text), qr/action type ".*" does not exist/ ],
