@@ -81,7 +81,9 @@ foreach my $end (qw(ROLLBACK COMMIT))
 	$locker->query_safe('BEGIN');
 	$locker->query_safe('LOCK TABLE bulk_action_internal.bulk_action_jobs_1, bulk_action_internal.bulk_action_jobs_2');
 	is(value_of($node, "SELECT bulk_action.bulk_action_pause('$id')", as => 'bob'), 't', 'an action behind another is to be paused');
-	sleep 2;
+	# what is submitted later and ends has been seen by a coordinator that came by twice
+	wait_for_state(value_of($node, "SELECT bulk_action.bulk_action_submit('file://$csv', account_id => '$_')", as => 'alice'), 'completed')
+	  foreach qw(once twice);
 	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'"), 'queued', 'which has to wait');
 	$locker->query_safe('COMMIT');
 	ok(eval { wait_for_state($id, 'paused', timeout => 15) }, 'and is made up for') or diag($@);
