@@ -138,42 +138,40 @@ check_owner(const char *entity_type, Oid user)
 				 errhint("Have the owner of that table grant or revoke.")));
 }
 
-Datum
-bulk_action_grant(PG_FUNCTION_ARGS)
+static void
+change_permissions(FunctionCallInfo fcinfo, bool give)
 {
 	Oid         user = GetUserId();
 	Grant       grant;
 	Bookkeeping bookkeeping;
 
-	PreventCommandIfReadOnly("bulk_action_grant()");
+	PreventCommandIfReadOnly(give ? "bulk_action_grant()" : "bulk_action_revoke()");
 	grant = read_arguments(fcinfo);
 	SPI_connect();
 	bookkeeping_enter(&bookkeeping);
 	check_owner(grant.entity_type, user);
 	permission_forget_dropped();
 	for (int i = 0; i < grant.count; i++)
-		permission_grant(grant.entity_type, grant.grantee, grant.types[i], GetUserNameFromId(user, false));
+	{
+		if (give)
+			permission_grant(grant.entity_type, grant.grantee, grant.types[i], GetUserNameFromId(user, false));
+		else
+			permission_revoke(grant.entity_type, grant.grantee, grant.types[i]);
+	}
 	bookkeeping_leave(&bookkeeping);
 	SPI_finish();
+}
+
+Datum
+bulk_action_grant(PG_FUNCTION_ARGS)
+{
+	change_permissions(fcinfo, true);
 	PG_RETURN_VOID();
 }
 
 Datum
 bulk_action_revoke(PG_FUNCTION_ARGS)
 {
-	Oid         user = GetUserId();
-	Grant       grant;
-	Bookkeeping bookkeeping;
-
-	PreventCommandIfReadOnly("bulk_action_revoke()");
-	grant = read_arguments(fcinfo);
-	SPI_connect();
-	bookkeeping_enter(&bookkeeping);
-	check_owner(grant.entity_type, user);
-	permission_forget_dropped();
-	for (int i = 0; i < grant.count; i++)
-		permission_revoke(grant.entity_type, grant.grantee, grant.types[i]);
-	bookkeeping_leave(&bookkeeping);
-	SPI_finish();
+	change_permissions(fcinfo, false);
 	PG_RETURN_VOID();
 }

@@ -118,21 +118,18 @@ leave_out(Action *action, const char *header)
 static ErrorData *
 try_target(Preview *preview)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction frame;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(preview->context);
+	subtransaction_begin(&frame, preview->context);
 	PG_TRY();
 	{
 		(void) target_open_at(&preview->target, preview->action, preview->header, preview->nfields,
 							  AccessShareLock);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(preview->context);
-		CurrentResourceOwner = owner;
+		subtransaction_end(&frame, true);
 	}
 	PG_CATCH();
 	{
-		return failure_catch_row_error(preview->context, owner);
+		return failure_catch_row_error(&frame);
 	}
 	PG_END_TRY();
 	return NULL;
@@ -165,10 +162,9 @@ find_target(Preview *preview)
 static ErrorData *
 try_cell(Preview *preview, TargetColumn *column, const char *cell, Datum *value, char **shown)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction frame;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(preview->context);
+	subtransaction_begin(&frame, preview->context);
 	PG_TRY();
 	{
 		*value = target_convert(column, cell);
@@ -180,13 +176,11 @@ try_cell(Preview *preview, TargetColumn *column, const char *cell, Datum *value,
 			getTypeOutputInfo(column->element_type, &output, &is_varlena);
 			*shown = OidOutputFunctionCall(output, *value);
 		}
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(preview->context);
-		CurrentResourceOwner = owner;
+		subtransaction_end(&frame, true);
 	}
 	PG_CATCH();
 	{
-		return failure_catch_row_error(preview->context, owner);
+		return failure_catch_row_error(&frame);
 	}
 	PG_END_TRY();
 	return NULL;
@@ -288,8 +282,10 @@ show_record(Preview *preview, const CsvRecord *record)
 static bool
 show_rows(Preview *preview, int max_rows)
 {
-	CsvRecord record;
-	CsvField *padded = NULL;
+	CsvRecord   record;
+	CsvField   *padded = NULL;
+	const char *message;
+	int         code;
 
 	preview->keys = palloc(sizeof(ShownKey) * (max_rows + 1));
 	for (int n = 0;; n++)
@@ -307,15 +303,9 @@ show_rows(Preview *preview, int max_rows)
 			continue;
 		if (status == CSV_READER_RECORD && preview->action->options.file.pad)
 			segment_pad(&record, preview->nfields, &padded);
-		if (status == CSV_READER_BAD_RECORD)
-			bad_row(preview, (int64) record.line,
-					record.error == CSV_READER_ERROR_NUL_BYTE ? ERRCODE_CHARACTER_NOT_IN_REPERTOIRE :
-					record.error == CSV_READER_ERROR_TOO_LONG ? ERRCODE_PROGRAM_LIMIT_EXCEEDED :
-																ERRCODE_BAD_COPY_FILE_FORMAT,
-					record.message);
-		else if (!pg_verifymbstr(record.raw, (int) record.raw_len, true))
-			bad_row(preview, (int64) record.line, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-					psprintf("the row has bytes that are not valid %s", GetDatabaseEncodingName()));
+		code = segment_unreadable(status, &record, preview->source.encoding, &message);
+		if (code != 0)
+			bad_row(preview, (int64) record.line, code, message);
 		else if (record.nfields != preview->nfields)
 			bad_row(preview, (int64) record.line, ERRCODE_BAD_COPY_FILE_FORMAT,
 					psprintf("the row has %d fields, the header has %d", record.nfields, preview->nfields));
@@ -328,10 +318,9 @@ show_rows(Preview *preview, int max_rows)
 static void
 look_at_file(Preview *preview, int max_rows)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction frame;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(preview->context);
+	subtransaction_begin(&frame, preview->context);
 	PG_TRY();
 	{
 		if (read_header(preview))
@@ -340,23 +329,13 @@ look_at_file(Preview *preview, int max_rows)
 			preview_document_columns(&preview->document, preview->target, preview->header, preview->nfields);
 			preview->document.more_rows = show_rows(preview, max_rows);
 		}
-		RollbackAndReleaseCurrentSubTransaction();
+		subtransaction_end(&frame, false);
 	}
 	PG_CATCH();
 	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(preview->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(preview->context);
-		CurrentResourceOwner = owner;
-		ReThrowError(error);
+		ReThrowError(subtransaction_catch(&frame));
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(preview->context);
-	CurrentResourceOwner = owner;
 }
 
 static int

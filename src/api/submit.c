@@ -329,6 +329,16 @@ read_entity(Submission *submission)
 			column_list_read(submission->update_columns, NAMEOID, &target->update_count);
 }
 
+/* The entity, which the submitter must be allowed to use so. */
+static void
+find_entity(Submission *submission)
+{
+	read_entity(submission);
+	permission_check(submission->entity_type,
+					 action_types[options_effective_type(submission->type, &submission->options)],
+					 submission->target.table, submission->user);
+}
+
 static void
 check_s3_source(Submission *submission)
 {
@@ -507,10 +517,7 @@ bulk_action_submit(PG_FUNCTION_ARGS)
 	{
 		if (submission.parent_id != NULL)
 			check_parent(&submission);
-		read_entity(&submission);
-		permission_check(submission.entity_type,
-						 action_types[options_effective_type(submission.type, &submission.options)],
-						 submission.target.table, submission.user);
+		find_entity(&submission);
 	}
 	bookkeeping_leave(&bookkeeping);
 
@@ -540,10 +547,7 @@ submission_for_preview(FunctionCallInfo fcinfo)
 	SPI_connect();
 	MemoryContextSwitchTo(context);
 	bookkeeping_enter(&bookkeeping);
-	read_entity(&submission);
-	permission_check(submission.entity_type,
-					 action_types[options_effective_type(submission.type, &submission.options)],
-					 submission.target.table, submission.user);
+	find_entity(&submission);
 	bookkeeping_leave(&bookkeeping);
 	SPI_finish();
 	entity_target_check(&submission.target, submission.type, &submission.options, submission.user);

@@ -267,8 +267,9 @@ check_any_column(const EntityTarget *target, Oid user, AclMode mode, const char 
 void
 entity_target_check(const EntityTarget *target, ActionType type, const ActionOptions *options, Oid user)
 {
-	bool inserts = type == ACTION_INSERT || type == ACTION_UPSERT || options->on_missing == MISSING_INSERT;
-	bool updates = type == ACTION_UPDATE || type == ACTION_UPSERT || options->on_conflict == CONFLICT_UPDATE;
+	ActionType effective = options_effective_type(type, options);
+	bool       inserts = effective == ACTION_INSERT || effective == ACTION_UPSERT;
+	bool       updates = effective == ACTION_UPDATE || effective == ACTION_UPSERT;
 
 	check_unchanged(target);
 	if (namespace_aclcheck(get_rel_namespace(target->table), user, ACL_USAGE) != ACLCHECK_OK)

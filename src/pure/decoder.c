@@ -120,14 +120,38 @@ is_stateless(const char *encoding)
 	return false;
 }
 
+/* How many bytes of this encoding text takes; 0 where that cannot be told. */
+static size_t
+encoded_length(const char *encoding, char *text)
+{
+	iconv_t conversion = iconv_open(encoding, "UTF-8");
+	char    out[64];
+	char   *to = out;
+	size_t  left = sizeof(out);
+	size_t  len = strlen(text);
+	bool    done;
+
+	if (conversion == NO_ICONV)
+		return 0;
+	done = iconv(conversion, &text, &len, &to, &left) != (size_t) -1;
+	iconv_close(conversion);
+	return done ? sizeof(out) - left : 0;
+}
+
+/*
+ * The bytes that are passed over where there is no character: 2 or 4 for
+ * encodings of such units, so that the next one is seen where it begins.  They
+ * have many names: the library is asked what a digit more takes.
+ */
 static size_t
 unit_of(const char *encoding)
 {
-	if (strncasecmp(encoding, "UTF-16", 6) == 0 || strncasecmp(encoding, "UCS-2", 5) == 0)
-		return 2;
-	if (strncasecmp(encoding, "UTF-32", 6) == 0 || strncasecmp(encoding, "UCS-4", 5) == 0)
-		return 4;
-	return 1;
+	char   one[] = "1";
+	char   two[] = "11";
+	size_t shorter = encoded_length(encoding, one);
+	size_t longer = encoded_length(encoding, two);
+
+	return shorter > 0 && longer > shorter ? longer - shorter : 1;
 }
 
 int
@@ -153,9 +177,10 @@ decoder_create(Compression compression, const char *encoding)
 		return NULL;
 	decoder->compression = compression;
 	decoder->conversion = NO_ICONV;
-	decoder->unit = unit_of(encoding);
+	decoder->unit = 1;
 	if (!decoder_is_utf8(encoding))
 	{
+		decoder->unit = is_name(encoding) ? unit_of(encoding) : 1;
 		decoder->can_restart = compression == COMPRESSION_NONE && is_stateless(encoding);
 		decoder->raw = malloc(RAW_BYTES);
 		decoder->conversion = is_name(encoding) ? iconv_open("UTF-8", encoding) : NO_ICONV;

@@ -196,78 +196,32 @@ dialect_append_header(RowBuffer *buffer, const CsvField *cells, int ncells)
 
 /* ---- all of it ---- */
 
-/* The beginning of the file as text; NULL if it cannot be had, and *status says why. */
-static char *
-decode_head(const Dialect *dialect, const char *head, size_t len, bool is_whole, size_t *text_len,
-			DialectStatus *status, DecoderError *error)
+/* The encoding of a compressed file: the byte order mark is inside; NULL when there is no memory. */
+static const char *
+encoding_inside(const DialectOptions *options, Compression compression, const char *head, size_t len, bool is_whole)
 {
-	Decoder       *decoder = decoder_create(dialect->compression, dialect->encoding);
-	char          *text = malloc(DIALECT_HEAD_BYTES);
-	DecoderBuffers buffers = {head, len, is_whole, text, DIALECT_HEAD_BYTES};
-	DecoderStatus  decoded = DECODER_NO_MEMORY;
+	char           text[4 * DECODER_ROOM] = {0};
+	Decoder       *decoder = decoder_create(compression, "UTF-8");
+	DecoderBuffers buffers = {head, len, is_whole, text, sizeof(text)};
 
-	if (decoder != NULL && text != NULL)
-		decoded = decoder_run(decoder, &buffers);
-	*status = decoded == DECODER_NO_MEMORY ? DIALECT_NO_MEMORY :
-			  decoded == DECODER_ERROR     ? DIALECT_BAD_DATA :
-											 DIALECT_OK;
-	if (decoded == DECODER_ERROR)
+	if (decoder == NULL || decoder_run(decoder, &buffers) == DECODER_NO_MEMORY)
 	{
-		uint64_t offset;
-
-		*error = decoder_error(decoder, &offset);
+		decoder_free(decoder);
+		return NULL;
 	}
 	decoder_free(decoder);
-	*text_len = DIALECT_HEAD_BYTES - buffers.out_len;
-	if (*status == DIALECT_OK)
-		return text;
-	free(text);
-	return NULL;
+	return dialect_encoding(options->encoding, text, sizeof(text) - buffers.out_len);
 }
 
 DialectStatus
-dialect_detect(const DialectOptions *options, const char *head, size_t len, bool is_whole, Dialect *found,
-			   DecoderError *error)
+dialect_detect(const DialectOptions *options, const char *head, size_t len, bool is_whole, Dialect *found)
 {
-	DialectStatus status = DIALECT_OK;
-	size_t        text_len;
-	char         *text;
-
-	memset(found, 0, sizeof(*found));
-	*error = DECODER_ERROR_NONE;
-	found->quote = options->no_quote ? '\0' : options->quote != '\0' ? options->quote :
-																	   '"';
-	found->has_header = !options->no_header;
-	found->comment = options->comment;
-	found->skip_lines = options->skip_lines;
-	found->pad = options->pad;
-	found->delimiter = ',';
-	found->encoding = "UTF-8";
-	if (len > DIALECT_HEAD_BYTES)
-	{
-		len = DIALECT_HEAD_BYTES;
-		is_whole = false;
-	}
 	if (dialect_foreign(head, len) != NULL)
 		return DIALECT_FOREIGN;
-
-	/* the byte order mark is inside of the compression */
 	found->compression = dialect_compression(head, len);
-	if (found->compression != COMPRESSION_NONE)
-	{
-		text = decode_head(found, head, len, is_whole, &text_len, &status, error);
-		if (text == NULL)
-			return status;
-		found->encoding = dialect_encoding(options->encoding, text, text_len);
-		free(text);
-	}
-	else
+	if (found->compression == COMPRESSION_NONE)
 		found->encoding = dialect_encoding(options->encoding, head, len);
-
-	text = decode_head(found, head, len, is_whole, &text_len, &status, error);
-	if (text == NULL)
-		return status;
-	found->delimiter = dialect_delimiter(options, text, text_len);
-	free(text);
-	return DIALECT_OK;
+	else
+		found->encoding = encoding_inside(options, found->compression, head, len, is_whole);
+	return found->encoding != NULL && decoder_knows_encoding(found->encoding) ? DIALECT_OK : DIALECT_NO_MEMORY;
 }

@@ -21,9 +21,6 @@
 
 #define DIALECT_MAX_SKIP_LINES 10000
 
-/* The bytes of a file that dialect_detect() looks at; more do not change its answer. */
-#define DIALECT_HEAD_BYTES ((size_t) 256 * 1024)
-
 /* What the options say; all zero: nothing. */
 typedef struct DialectOptions
 {
@@ -41,28 +38,21 @@ typedef struct Dialect
 {
 	Compression compression;
 	const char *encoding; /* constant, or that of the options */
-	char        delimiter;
-	char        quote; /* '\0': none */
-	bool        has_header;
-	char        comment; /* '\0': none */
-	int         skip_lines;
-	bool        pad;
 } Dialect;
 
 typedef enum DialectStatus
 {
 	DIALECT_OK,
 	DIALECT_FOREIGN,   /* no text: see dialect_foreign() */
-	DIALECT_BAD_DATA,  /* it cannot be decompressed: see *error */
 	DIALECT_NO_MEMORY, /* or an encoding that does not exist */
 } DialectStatus;
 
 /*
- * From the first bytes of a file, and whether these are all of it, to how it is
- * written.  The delimiter is that of the first record as far as it is there.
+ * From the first bytes of a file, and whether these are all of it, to how its
+ * text is had.  What is damaged there shows when it is read.
  */
 extern DialectStatus dialect_detect(const DialectOptions *options, const char *head, size_t len, bool is_whole,
-									Dialect *found, DecoderError *error);
+									Dialect *found);
 
 /* ---- the parts of it, for who reads on ---- */
 

@@ -214,15 +214,6 @@ row_codec_append(RowBuffer *buffer, uint64_t line,
 }
 
 bool
-row_codec_append_rows(RowBuffer *buffer, const char *rows, size_t len)
-{
-	if (!reserve(buffer, len))
-		return false;
-	buffer->len = (size_t) (write_bytes(buffer->data + buffer->len, rows, len) - buffer->data);
-	return true;
-}
-
-bool
 row_codec_append_raw(RowBuffer *buffer, uint64_t line,
 					 const char *raw, size_t raw_len)
 {

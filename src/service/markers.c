@@ -20,6 +20,7 @@
 #include "pgstat.h"
 #include "storage/fd.h"
 
+#include "service/board.h"
 #include "service/markers.h"
 
 #define MARKERS_PATH  PG_STAT_TMP_DIR "/bulk_action.markers"
@@ -83,20 +84,20 @@ erase_record(int index)
 }
 
 void
-markers_set(int slot, const Marker *marker)
+markers_set(const Task *task, MarkerKind kind, int number)
 {
 	MarkerRecord record;
 
 	memset(&record, 0, sizeof(record));
 	record.r.magic = MARKERS_MAGIC;
 	/* one by one, so that what is between them stays zero */
-	record.r.marker.kind = marker->kind;
-	record.r.marker.alone = marker->alone;
-	record.r.marker.database = marker->database;
-	record.r.marker.action_no = marker->action_no;
-	record.r.marker.lane = marker->lane;
-	record.r.marker.number = marker->number;
-	write_record(MARKERS_MAX + slot, &record);
+	record.r.marker.kind = kind;
+	record.r.marker.alone = task->alone;
+	record.r.marker.database = MyDatabaseId;
+	record.r.marker.action_no = task->action_no;
+	record.r.marker.lane = task->lane;
+	record.r.marker.number = number;
+	write_record(MARKERS_MAX + task->slot, &record);
 }
 
 void

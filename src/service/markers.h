@@ -40,8 +40,9 @@ typedef struct Marker
 /* For the postmaster, at start and after each crash: what was in flight, and is not yet taken up. */
 extern int markers_load(Marker *crashed);
 
-/* The present worker, in this slot, begins and ends something; never raises an error. */
-extern void markers_set(int slot, const Marker *marker);
+/* The present worker begins and ends something of its task; never raises an error. */
+struct Task;
+extern void markers_set(const struct Task *task, MarkerKind kind, int number);
 extern void markers_clear(int slot);
 
 /* Something is begun beside what the worker in this slot is at. */

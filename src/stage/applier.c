@@ -31,7 +31,7 @@
  * its keys (duplicates.c).
  *
  * With option dry_run the rows of each transaction are taken back before the
- * books are written (dry_run.c).
+ * books are written (subtransaction.c).
  */
 #include "postgres.h"
 
@@ -48,7 +48,6 @@
 #include "service/markers.h"
 #include "stage/applier.h"
 #include "stage/constraints.h"
-#include "stage/dry_run.h"
 #include "stage/duplicates.h"
 #include "stage/failure.h"
 #include "stage/permission.h"
@@ -113,12 +112,11 @@ typedef enum RowMode
 static int
 try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	RowResults   *results = palloc0(sizeof(RowResults) * Max(n, 1)); /* of each call */
-	volatile int  at = 0;
+	Subtransaction frame;
+	RowResults    *results = palloc0(sizeof(RowResults) * Max(n, 1)); /* of each call */
+	volatile int   at = 0;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(step->context);
+	subtransaction_begin(&frame, step->context);
 	PG_TRY();
 	{
 		if (mode == ALL_TOGETHER)
@@ -135,14 +133,12 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 				rows_apply(step->batch, rows + at, 1, &results[at]);
 				AtEOXact_GUC(true, level);
 			}
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(step->context);
-		CurrentResourceOwner = owner;
+		subtransaction_end(&frame, true);
 		step->kept++;
 	}
 	PG_CATCH();
 	{
-		*error = failure_catch_row_error(step->context, owner);
+		*error = failure_catch_row_error(&frame);
 		return at;
 	}
 	PG_END_TRY();
@@ -160,8 +156,7 @@ try_rows(Step *step, const int *rows, int n, RowMode mode, ErrorData **error)
 static void
 fail_row(Step *step, int row, const ErrorData *error)
 {
-	BatchRow *r = &step->batch->rows[row];
-	RowError  row_error;
+	const char *column;
 
 	/* A privilege that was revoked meanwhile is not the row's fault. */
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
@@ -170,10 +165,8 @@ fail_row(Step *step, int row, const ErrorData *error)
 		target_check_privileges(step->batch->target);
 		phase = PHASE_ROWS;
 	}
-	row_error = failure_of_row(error, r->line, r->raw, r->raw_length);
-	if (row_error.column == NULL)
-		row_error.column = target_column_of_error(step->batch->target, error);
-	row_batch_fail(step->batch, row, &row_error);
+	column = target_column_of_error(step->batch->target, error);
+	row_batch_fail(step->batch, row, error->sqlerrcode, column, failure_text(error));
 }
 
 /* Applies the rows of a block and records those that fail. */
@@ -358,21 +351,6 @@ find_duplicates(const Action *action, const CsvField *header, int nfields, const
 	transaction_commit(&action->submitter, task->durable);
 }
 
-/* Should the server crash, this is what was in flight. */
-static void
-mark(const Task *task, MarkerKind kind, int number)
-{
-	Marker marker = {
-		.kind = kind,
-		.alone = task->alone,
-		.database = MyDatabaseId,
-		.action_no = task->action_no,
-		.lane = task->lane,
-		.number = number};
-
-	markers_set(task->slot, &marker);
-}
-
 /*
  * One transaction on the lane's next chunk, with at most limit rows.  With
  * record_failure the first row is not applied but recorded as failed for that
@@ -384,7 +362,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 {
 	Bookkeeping          books;
 	SubmitterFrame       frame;
-	DryRun               dry_run;
+	Subtransaction       dry_run;
 	Cursor               cursor;
 	Target              *target;
 	Duplicate           *duplicates = NULL;
@@ -419,11 +397,11 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	if (action->options.duplicates != DUPLICATES_ALL && !cursor.keys_compared)
 	{
 		bookkeeping_leave(&books);
-		mark(task, MARKER_KEYS, cursor.next_chunk);
+		markers_set(task, MARKER_KEYS, cursor.next_chunk);
 		find_duplicates(action, header, nfields, task);
 		return STEP_MORE;
 	}
-	mark(task, MARKER_CHUNK, cursor.next_chunk);
+	markers_set(task, MARKER_CHUNK, cursor.next_chunk);
 	payload = jobs_read_chunk(action->action_no, task->lane, cursor.next_chunk, &row_count, &length);
 	if (action->options.duplicates != DUPLICATES_ALL)
 		nduplicates = jobs_read_duplicates(action->action_no, task->lane, strtoll(payload, NULL, 10), &duplicates);
@@ -442,7 +420,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 		return STEP_ELSEWHERE;
 	}
 	if (action->options.dry_run)
-		dry_run_begin(&dry_run);
+		subtransaction_begin(&dry_run, step->context);
 	phase = PHASE_ROWS;
 	step->batch = row_batch_create(target, row_count);
 	step->batch->duplicates = duplicates;
@@ -471,8 +449,8 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	if (action->options.dry_run)
 	{
 		phase = PHASE_COMMIT;
-		dry_run_fire_deferred();
-		dry_run_undo(&dry_run);
+		subtransaction_fire_deferred();
+		subtransaction_end(&dry_run, false);
 	}
 	submitter_leave(&frame);
 

@@ -155,7 +155,7 @@ write_keys(const Action *action, const SegmentParse *parse, const SourceState *s
 		{
 			const SegmentRow *row = &parse->rows[order[i]];
 
-			(void) row_codec_append_rows(&buffer, parse->keys.data + row->offset, row->length);
+			(void) row_buffer_append(&buffer, parse->keys.data + row->offset, row->length);
 		}
 		jobs_insert_keys(action->action_no, lane, state->next_segment, count, buffer.data, buffer.len);
 	}
@@ -416,20 +416,6 @@ rotate(void)
 	transaction_commit(NULL, false);
 }
 
-/* Should the server crash, this is what was in flight. */
-static void
-mark(const Task *task, int segment_no)
-{
-	Marker marker = {
-		.kind = MARKER_SEGMENT,
-		.alone = task->alone,
-		.database = MyDatabaseId,
-		.action_no = task->action_no,
-		.number = segment_no};
-
-	markers_set(task->slot, &marker);
-}
-
 bool
 chunker_run(ActionSession *session, const Task *task)
 {
@@ -451,7 +437,7 @@ chunker_run(ActionSession *session, const Task *task)
 	{
 		text.data = window;
 		text.size = segment_size(&state) + (int64) WINDOW_TAIL;
-		mark(task, state.next_segment);
+		markers_set(task, MARKER_SEGMENT, state.next_segment);
 		INJECTION("chunker-before-download");
 		source_text_read(session, &state, &text);
 		decoded = text.stream != NULL;

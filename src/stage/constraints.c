@@ -25,11 +25,13 @@
 #include "stage/constraints.h"
 
 static bool constraints_known = false;
+static bool constraints_changed = false; /* since a look at them began */
 
 static void
 forget_constraints(Datum arg, int cache, uint32 hash)
 {
 	constraints_known = false;
+	constraints_changed = true;
 }
 
 /* Whether any constraint of the database is initially deferred. */
@@ -48,13 +50,14 @@ any_initially_deferred(void)
 		CacheRegisterSyscacheCallback(CONSTROID, forget_constraints, (Datum) 0);
 	registered = true;
 	found = false;
-	constraints_known = true;
+	constraints_changed = false;
 	rel = table_open(ConstraintRelationId, AccessShareLock);
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
 		found = ((Form_pg_constraint) GETSTRUCT(tuple))->condeferred;
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	constraints_known = !constraints_changed;
 	return found;
 }
 

@@ -86,7 +86,7 @@ static void
 read_block(Target *target, KeyBlock *block, const char *payload, size_t length, int row_count)
 {
 	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction frame;
 	volatile bool done = false;
 
 	block->n = block->decoded_rows = 0;
@@ -98,22 +98,16 @@ read_block(Target *target, KeyBlock *block, const char *payload, size_t length, 
 	row_decoder_set_payload(block->decoder, payload, length);
 	while (!done)
 	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
+		subtransaction_begin(&frame, context);
 		PG_TRY();
 		{
 			convert_keys(target, block);
-			if (target->dry_run)
-				RollbackAndReleaseCurrentSubTransaction(); /* what checks of domains did */
-			else
-				ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
+			subtransaction_end(&frame, !target->dry_run); /* checks of domains may have done something */
 			done = true;
 		}
 		PG_CATCH();
 		{
-			ErrorData *error = failure_catch_row_error(context, owner);
+			ErrorData *error = failure_catch_row_error(&frame);
 
 			if (!block->in_row)
 				ReThrowError(error);

@@ -61,19 +61,6 @@ failure_text(const ErrorData *error)
 	return error->detail ? psprintf("%s: %s", message, error->detail) : pstrdup(message);
 }
 
-RowError
-failure_of_row(const ErrorData *error, int64 line, const char *record, size_t length)
-{
-	RowError result = {
-		.line = line,
-		.message = failure_text(error),
-		.record = record,
-		.record_length = length};
-
-	strlcpy(result.code, unpack_sql_state(error->sqlerrcode), sizeof(result.code));
-	return result;
-}
-
 /*
  * A message may hold a whole cell, or whatever user code makes of it; a
  * thousand of them have to fit into one array.
@@ -93,16 +80,10 @@ shorten(char *text)
 }
 
 ErrorData *
-failure_catch_row_error(MemoryContext context, ResourceOwner owner)
+failure_catch_row_error(const Subtransaction *frame)
 {
-	ErrorData *error;
+	ErrorData *error = subtransaction_catch(frame);
 
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	FlushErrorState();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	error->message = shorten(error->message);
 	error->detail = shorten(error->detail);
 	error->hint = shorten(error->hint);

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "stage/jobs.h"
+#include "stage/subtransaction.h"
 
 typedef enum FailureKind
 {
@@ -25,14 +26,11 @@ extern Failure failure_of(const ErrorData *error);
 /* Message and detail of an error as one line of text, palloc'd. */
 extern char *failure_text(const ErrorData *error);
 
-/* An error of one row: what to record. record is not copied. */
-extern RowError failure_of_row(const ErrorData *error, int64 line, const char *record, size_t length);
-
 /*
  * Copies the error being handled into a context, and ends the subtransaction
  * that it came from: to be called first in the PG_CATCH of a subtransaction.
  * Errors that are no row's fault are raised again.
  */
-extern ErrorData *failure_catch_row_error(MemoryContext context, ResourceOwner owner);
+extern ErrorData *failure_catch_row_error(const Subtransaction *frame);
 
 #endif /* BULK_ACTION_FAILURE_H */

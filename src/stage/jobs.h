@@ -120,7 +120,6 @@ typedef struct StreamHead
 {
 	int64 action_no;
 	char *id;
-	char *state;
 	Oid   session_role;
 	char *account_id;
 	Oid   submitted_role;
@@ -313,8 +312,8 @@ typedef struct RowError
 {
 	int64       line;
 	char        code[6]; /* SQLSTATE */
-	char       *column;  /* NULL if not known */
-	char       *message;
+	const char *column;  /* NULL if not known */
+	const char *message;
 	const char *record; /* original cells as CSV */
 	size_t      record_length;
 	bool        record_altered; /* it is not quite what stands in the file */

@@ -210,6 +210,16 @@ text_or_null(const char *text, char *null)
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
+/* Parameters from first on: code, message, detail and hint, or nulls. */
+static void
+bind_failure(const Failure *failure, Datum *values, char *nulls, int first)
+{
+	values[first] = text_or_null(failure->code, &nulls[first]);
+	values[first + 1] = text_or_null(failure->message, &nulls[first + 1]);
+	values[first + 2] = text_or_null(failure->detail, &nulls[first + 2]);
+	values[first + 3] = text_or_null(failure->hint, &nulls[first + 3]);
+}
+
 void
 jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 {
@@ -236,10 +246,7 @@ jobs_finish_action(int64 action_no, const char *state, const Failure *failure)
 
 	values[0] = Int64GetDatum(action_no);
 	values[1] = CStringGetTextDatum(state);
-	values[2] = text_or_null(failure->code, &nulls[2]);
-	values[3] = text_or_null(failure->message, &nulls[3]);
-	values[4] = text_or_null(failure->detail, &nulls[4]);
-	values[5] = text_or_null(failure->hint, &nulls[5]);
+	bind_failure(failure, values, nulls, 2);
 	(void) statement_run(&finish, values, nulls);
 	for (int i = 0; i < lengthof(always); i++)
 		(void) statement_run(&always[i], values, NULL);
@@ -319,10 +326,7 @@ jobs_pause_action(int64 action_no, const Failure *reason)
 	char  nulls[6] = "     ";
 
 	values[0] = Int64GetDatum(action_no);
-	values[1] = text_or_null(reason->code, &nulls[1]);
-	values[2] = text_or_null(reason->message, &nulls[2]);
-	values[3] = text_or_null(reason->detail, &nulls[3]);
-	values[4] = text_or_null(reason->hint, &nulls[4]);
+	bind_failure(reason, values, nulls, 1);
 	(void) statement_run(&statement, values, nulls);
 }
 
@@ -379,10 +383,7 @@ jobs_report_failure(int64 action_no, const Failure *failure, bool trouble)
 	char  nulls[8] = "       ";
 
 	values[0] = Int64GetDatum(action_no);
-	values[1] = text_or_null(failure->code, &nulls[1]);
-	values[2] = text_or_null(failure->message, &nulls[2]);
-	values[3] = text_or_null(failure->detail, &nulls[3]);
-	values[4] = text_or_null(failure->hint, &nulls[4]);
+	bind_failure(failure, values, nulls, 1);
 	/* not session_user, which fails if that role was dropped: that may be what is to be told */
 	values[5] = ObjectIdGetDatum(GetSessionUserId());
 	values[6] = CStringGetTextDatum(trouble ? "trouble" : "failed");

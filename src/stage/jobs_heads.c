@@ -115,15 +115,13 @@ choose(uint64 fetched, StreamHead *chosen, int n, int max)
 		StreamHead *head = &chosen[n];
 		bool        running;
 
-		head->state = statement_text(i, 3);
 		head->session_role = DatumGetObjectId(statement_value(i, 4, NULL));
 		head->account_id = statement_text(i, 6);
 		head->submitted_role = DatumGetObjectId(statement_value(i, 7, NULL));
-		running = strcmp(head->state, "running") == 0;
+		running = DatumGetBool(statement_value(i, 3, NULL));
 		if (!running &&
 			!has_room(head, chosen, n, limit_or(i, 9, INT_MAX), limit_or(i, 11, INT_MAX)))
 		{
-			pfree(head->state);
 			pfree(head->account_id);
 			continue;
 		}
@@ -144,7 +142,7 @@ jobs_stream_heads(StreamHead **heads, int max)
 {
 	/* Limits as limits_of() has them, but by joins: there may be many streams, and many accounts with limits. */
 	static Statement statement = {
-		"SELECT head.action_no, head.id, head.state, head.session_role, head.priority, head.account_id,"
+		"SELECT head.action_no, head.id, head.state = 'running', head.session_role, head.priority, head.account_id,"
 		" head.submitted_role, pg_catalog.pg_get_userbyid(head.submitted_role),"
 		" CASE WHEN a.kind IS NULL THEN any_a.concurrent_actions ELSE a.concurrent_actions END,"
 		" CASE WHEN a.kind IS NULL THEN any_a.rows_per_second ELSE a.rows_per_second END,"

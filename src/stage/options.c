@@ -43,7 +43,7 @@ typedef struct OptionRule
 {
 	const char        *name;
 	int                types;  /* FOR(...) */
-	enum jbvType       type;   /* jbvString; jbvNumeric: a whole number; jbvBool; jbvBinary: see read */
+	enum jbvType       type;   /* jbvString; jbvNumeric: a whole number; jbvBool; jbvBinary: read checks it */
 	size_t             offset; /* in ActionOptions: char *, an enum, int, bool, or what read makes */
 	const char *const *words;  /* jbvString: the only ones allowed; NULL: any */
 	int                min;    /* jbvNumeric */
@@ -64,7 +64,7 @@ static const OptionRule option_rules[] = {
 	{"null_token", FOR_ALL, jbvString, offsetof(ActionOptions, null_token)},
 	{"on_missing", FOR_FOUND, jbvString, offsetof(ActionOptions, on_missing), missing_words},
 	{"on_conflict", FOR(ACTION_INSERT), jbvString, offsetof(ActionOptions, on_conflict), conflict_words},
-	{"skip_unchanged", FOR_SET, jbvBinary, .read = read_skip_unchanged},
+	{"skip_unchanged", FOR(ACTION_UPDATE) | FOR(ACTION_UPSERT), jbvBool, .read = read_skip_unchanged},
 	{"unknown_columns", FOR_ALL, jbvString, offsetof(ActionOptions, unknown_columns), unknown_words},
 	{"fold_header", FOR_ALL, jbvBool, offsetof(ActionOptions, fold_header)},
 	{"dry_run", FOR_ALL, jbvBool, offsetof(ActionOptions, dry_run)},
@@ -189,7 +189,7 @@ read_max_errors(const char *name, const JsonbValue *value, ActionOptions *option
 	else if (value->type == jbvString)
 	{
 		given = psprintf("\"%.*s\"", value->val.string.len, value->val.string.val);
-		if (error_budget_parse_share(pnstrdup(value->val.string.val, value->val.string.len), budget))
+		if (error_budget_parse_share(options_string(value), budget))
 			return;
 	}
 	else
@@ -216,7 +216,6 @@ require_type(const char *name, const JsonbValue *value, enum jbvType type)
 static void
 read_skip_unchanged(const char *name, const JsonbValue *value, ActionOptions *options)
 {
-	require_type(name, value, jbvBool);
 	options->rewrite_unchanged = !value->val.boolean;
 }
 
@@ -227,12 +226,13 @@ option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *op
 	char *text;
 
 	options->given |= UINT64CONST(1) << (rule - option_rules);
+	if (rule->type != jbvBinary)
+		require_type(rule->name, value, rule->type);
 	if (rule->read != NULL)
 	{
 		rule->read(rule->name, value, options);
 		return;
 	}
-	require_type(rule->name, value, rule->type);
 	if (rule->type == jbvNumeric)
 	{
 		*(int *) field = read_integer(rule, value->val.numeric);
@@ -249,7 +249,7 @@ option_assign(const OptionRule *rule, const JsonbValue *value, ActionOptions *op
 				 errmsg("bulk action option \"%s\" must not be empty", rule->name),
 				 errdetail("It is the empty string."),
 				 errhint("Give it a value, or leave the option out.")));
-	text = pnstrdup(value->val.string.val, value->val.string.len);
+	text = options_string(value);
 	if (rule->words == NULL)
 		*(char **) field = text;
 	else
@@ -279,7 +279,7 @@ options_parse(Jsonb *json, ActionOptions *options)
 		if (token == WJB_KEY)
 		{
 			const OptionRule *rule =
-				rule_find(pnstrdup(value.val.string.val, value.val.string.len));
+				rule_find(options_string(&value));
 
 			(void) JsonbIteratorNext(&iterator, &value, true);
 			option_assign(rule, &value, options);
@@ -298,21 +298,13 @@ options_effective_type(ActionType type, const ActionOptions *options)
 	return both ? ACTION_UPSERT : type;
 }
 
-static void
-contradiction(const char *message, const char *detail, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s", message),
-			 errdetail("%s", detail),
-			 errhint("%s", hint)));
-}
-
 void
 options_check(ActionType type, const ActionOptions *options)
 {
+	ActionType effective = options_effective_type(type, options);
+
 	for (int i = 0; i < lengthof(option_rules); i++)
-		if ((options->given & (UINT64CONST(1) << i)) && !(option_rules[i].types & FOR(type)))
+		if ((options->given & (UINT64CONST(1) << i)) && !(option_rules[i].types & (FOR(type) | FOR(effective))))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("bulk action option \"%s\" does not go with action type \"%s\"", option_rules[i].name,
@@ -320,7 +312,13 @@ options_check(ActionType type, const ActionOptions *options)
 					 errdetail("There is nothing that it could change there."),
 					 errhint("Leave it out.")));
 	options_check_file(options);
+	for (int i = 0; i < options->ncolumns; i++)
+		if (options->columns[i].overwrite != OVERWRITE_ALWAYS && effective != ACTION_UPDATE && effective != ACTION_UPSERT)
+			options_contradict(psprintf("bulk action option \"columns\": \"%s\": \"overwrite\" does not go with action "
+										"type \"%s\"",
+										clean_text(options->columns[i].header), action_types[type]),
+							   "Rows that are there are not set.", "Leave it out.");
 	if (type == ACTION_DELETE && options->on_missing == MISSING_INSERT)
-		contradiction("bulk action option \"on_missing\" must not be \"insert\" for \"bulk_delete\"",
+		options_contradict("bulk action option \"on_missing\" must not be \"insert\" for \"bulk_delete\"",
 					  "What is to be deleted is not inserted.", "It can be \"report\" or \"error\".");
 }

@@ -71,7 +71,8 @@ typedef enum Overwrite
 typedef struct ColumnFormat
 {
 	CellFormat cell; /* its kind is CELL_FORMAT_NONE where nothing is said */
-	char      *text; /* for messages */
+	bool       own_rules; /* those of the type, whatever is said for all columns of it */
+	char      *text;      /* for messages */
 } ColumnFormat;
 
 /* What option columns says of one column of the file. */

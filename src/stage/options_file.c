@@ -16,30 +16,18 @@
 
 static const char *const ragged_words[] = {"error", "pad", NULL};
 
-static void
-require(const char *name, const JsonbValue *value, enum jbvType type)
-{
-	if (value->type != type)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("bulk action option \"%s\" must be %s", name, options_type_name(type)),
-				 errdetail("It is %s.", options_type_name(value->type)),
-				 errhint("Give %s, or leave the option out.", options_type_name(type))));
-}
-
 /* A byte of ASCII that can be printed; a tab where it is allowed. */
 static char
 read_character(const char *name, const JsonbValue *value, bool may_be_tab, const char *right)
 {
 	char c;
 
-	require(name, value, jbvString);
 	c = value->val.string.len == 1 ? value->val.string.val[0] : '\0';
 	if ((c < 0x20 || c > 0x7E) && !(c == '\t' && may_be_tab))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("bulk action option \"%s\" must not be \"%s\"", name,
-						clean_text(pnstrdup(value->val.string.val, value->val.string.len))),
+						clean_text(options_string(value))),
 				 errdetail("It can be %s.", right),
 				 errhint("Give another one, or leave the option out.")));
 	return c;
@@ -54,8 +42,7 @@ options_read_delimiter(const char *name, const JsonbValue *value, ActionOptions 
 void
 options_read_quote(const char *name, const JsonbValue *value, ActionOptions *options)
 {
-	options->file.no_quote = value->type == jbvString && value->val.string.len == 4 &&
-							 strncmp(value->val.string.val, "none", 4) == 0;
+	options->file.no_quote = strcmp(options_string(value), "none") == 0;
 	if (!options->file.no_quote)
 		options->file.quote = read_character(name, value, false, "one printable character of ASCII, or \"none\"");
 }
@@ -69,16 +56,14 @@ options_read_comment(const char *name, const JsonbValue *value, ActionOptions *o
 void
 options_read_header(const char *name, const JsonbValue *value, ActionOptions *options)
 {
-	require(name, value, jbvBool);
 	options->file.no_header = !value->val.boolean;
 }
 
 void
 options_read_ragged(const char *name, const JsonbValue *value, ActionOptions *options)
 {
-	require(name, value, jbvString);
 	options->file.pad = options_find_word(psprintf("bulk action option \"%s\"", name), ragged_words,
-										  pnstrdup(value->val.string.val, value->val.string.len)) == 1;
+										  options_string(value)) == 1;
 }
 
 void
@@ -86,8 +71,7 @@ options_read_encoding(const char *name, const JsonbValue *value, ActionOptions *
 {
 	char *encoding;
 
-	require(name, value, jbvString);
-	encoding = pnstrdup(value->val.string.val, value->val.string.len);
+	encoding = options_string(value);
 	if (!decoder_knows_encoding(encoding))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -98,14 +82,6 @@ options_read_encoding(const char *name, const JsonbValue *value, ActionOptions *
 	options->file.encoding = encoding;
 }
 
-static void
-contradiction(const char *message, const char *detail, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", message), errdetail("%s", detail),
-			 errhint("%s", hint)));
-}
-
 void
 options_check_file(const ActionOptions *options)
 {
@@ -113,15 +89,18 @@ options_check_file(const ActionOptions *options)
 
 	dialect_reader(&options->file, options->file.delimiter != '\0' ? options->file.delimiter : ',', &reader);
 	if (!csv_dialect_is_valid(&reader))
-		contradiction("bulk action options \"delimiter\", \"quote\" and \"comment\" must differ from each other",
+		options_contradict("bulk action options \"delimiter\", \"quote\" and \"comment\" must differ from each other",
 					  "Without them the delimiter can be a comma, and the quote is \".", "Change one of them.");
 	if (options->file.no_header && options->nnames == 0)
-		contradiction("bulk action option \"header\" must not be false without option \"columns\"",
+		options_contradict("bulk action option \"header\" must not be false without option \"columns\"",
 					  "Nothing else says which columns the file has.",
 					  "Give \"columns\" as an array of names of columns, in the order of the file; null for one "
 					  "that is ignored.");
+	if (options->file.no_header && options->fold_header)
+		options_contradict("bulk action option \"fold_header\" must not be true with \"header\": false",
+						   "The file has no header.", "Leave it out.");
 	if (!options->file.no_header && options->nnames > 0)
-		contradiction("bulk action option \"columns\" must not be an array for a file with a header",
+		options_contradict("bulk action option \"columns\" must not be an array for a file with a header",
 					  "The header names the columns.",
 					  "Give an object like {\"name in the file\": \"name in the table\"}, or \"header\": false.");
 }

@@ -35,12 +35,8 @@ static char *
 read_text(const char *what, const JsonbValue *value)
 {
 	if (value->type != jbvString)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be %s", what, options_type_name(value->type)),
-				 errdetail("It can be a string."),
-				 errhint("The reference has examples.")));
-	return pnstrdup(value->val.string.val, value->val.string.len);
+		options_wrong_value(what, value, "a string");
+	return options_string(value);
 }
 
 char *
@@ -74,7 +70,7 @@ options_read_format_key(FormatWords *words, const char *what, const char *key, c
 			bad_value(what, words->grouping, "It can be \".\", \",\", \"'\" or a blank.");
 	}
 	else if (strcmp(key, "boolean") == 0)
-		words->lenient = options_find_word(what, boolean_words, read_text(what, value)) == 1;
+		words->boolean = options_find_word(what, boolean_words, read_text(what, value)) == 0 ? BOOLEAN_STRICT : BOOLEAN_LENIENT;
 	else
 		return false;
 	return true;
@@ -107,10 +103,11 @@ set_date(const char *pattern, ColumnFormat *format)
 }
 
 static void
-set_boolean(ColumnFormat *format)
+set_boolean(BooleanWords words, ColumnFormat *format)
 {
+	format->own_rules = words == BOOLEAN_STRICT;
 	format->cell.kind = CELL_FORMAT_BOOLEAN;
-	format->text = "words for true and false";
+	format->text = format->own_rules ? "strict booleans" : "words for true and false";
 }
 
 void
@@ -118,7 +115,7 @@ options_make_format(const char *what, const FormatWords *words, ColumnFormat *fo
 {
 	bool number = words->decimal != NULL || words->grouping != NULL;
 
-	if ((words->date != NULL) + number + words->lenient > 1)
+	if ((words->date != NULL) + number + (words->boolean != BOOLEAN_NOT_SAID) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s has formats of several types", what),
@@ -129,8 +126,8 @@ options_make_format(const char *what, const FormatWords *words, ColumnFormat *fo
 		set_date(words->date, format);
 	else if (number)
 		set_number(what, words, format);
-	else if (words->lenient)
-		set_boolean(format);
+	else if (words->boolean != BOOLEAN_NOT_SAID)
+		set_boolean(words->boolean, format);
 }
 
 void
@@ -143,11 +140,7 @@ options_read_formats(const char *name, const JsonbValue *value, ActionOptions *o
 	JsonbValue         item;
 
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be %s", what, options_type_name(value->type)),
-				 errdetail("It can be an object like {\"date\": \"DD.MM.YYYY\", \"decimal\": \",\"}."),
-				 errhint("The reference has examples.")));
+		options_wrong_value(what, value, "an object like {\"date\": \"DD.MM.YYYY\", \"decimal\": \",\"}");
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
@@ -156,7 +149,7 @@ options_read_formats(const char *name, const JsonbValue *value, ActionOptions *o
 		if (token != WJB_KEY)
 			continue;
 		key = key_words[options_find_word(psprintf("%s: a key", what), key_words,
-										  pnstrdup(item.val.string.val, item.val.string.len))];
+										  options_string(&item))];
 		(void) JsonbIteratorNext(&iterator, &item, true);
 		if (strcmp(key, "date") == 0)
 		{
@@ -171,6 +164,6 @@ options_read_formats(const char *name, const JsonbValue *value, ActionOptions *o
 	}
 	if (words.decimal != NULL || words.grouping != NULL)
 		set_number(what, &words, &options->number_format);
-	if (words.lenient)
-		set_boolean(&options->boolean_format);
+	if (words.boolean != BOOLEAN_NOT_SAID)
+		set_boolean(words.boolean, &options->boolean_format);
 }

@@ -11,13 +11,20 @@
 
 #include "stage/options.h"
 
+typedef enum BooleanWords
+{
+	BOOLEAN_NOT_SAID,
+	BOOLEAN_STRICT,
+	BOOLEAN_LENIENT
+} BooleanWords;
+
 /* What an object of the options says of formats, key by key. */
 typedef struct FormatWords
 {
 	char *date; /* a pattern; NULL: not said, likewise below */
 	char *decimal;
 	char *grouping;
-	bool  lenient;
+	BooleanWords boolean;
 } FormatWords;
 
 /* The value of "format", "date" or "timestamp". */

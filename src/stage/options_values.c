@@ -25,14 +25,14 @@
 static const char *const overwrite_words[] = {"always", "only_if_empty", "never", NULL};
 static const char *const rule_words[] = {"column", "overwrite", "format", "decimal", "grouping", "boolean", NULL};
 
-static char *
-string_of(const JsonbValue *value)
+char *
+options_string(const JsonbValue *value)
 {
 	return pnstrdup(value->val.string.val, value->val.string.len);
 }
 
-static void
-wrong_value(const char *what, const JsonbValue *value, const char *right)
+void
+options_wrong_value(const char *what, const JsonbValue *value, const char *right)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -41,19 +41,27 @@ wrong_value(const char *what, const JsonbValue *value, const char *right)
 			 errhint("The reference has examples.")));
 }
 
+void
+options_contradict(const char *message, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", message), errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
 /* The name of a column of the table. */
 static char *
 read_name(const char *what, const JsonbValue *value)
 {
 	if (value->type != jbvString)
-		wrong_value(what, value, "a string");
+		options_wrong_value(what, value, "a string");
 	if (value->val.string.len == 0 || value->val.string.len >= NAMEDATALEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s is not the name of a column", what),
 				 errdetail("Names have 1 to %d bytes.", NAMEDATALEN - 1),
 				 errhint("Give the name as it is in the table.")));
-	return string_of(value);
+	return options_string(value);
 }
 
 static void
@@ -71,7 +79,7 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 
 		if (token != WJB_KEY)
 			continue;
-		word = options_find_word(psprintf("%s: a key", what), rule_words, string_of(&value));
+		word = options_find_word(psprintf("%s: a key", what), rule_words, options_string(&value));
 		(void) JsonbIteratorNext(&iterator, &value, true);
 		if (word == 0)
 			rule->column = read_name(psprintf("%s: \"column\"", what), &value);
@@ -80,9 +88,9 @@ read_rule(ColumnRule *rule, JsonbContainer *object)
 		else if (!options_read_format_key(&formats, what, rule_words[word], &value))
 		{
 			if (value.type != jbvString)
-				wrong_value(psprintf("%s: \"overwrite\"", what), &value, "a string");
+				options_wrong_value(psprintf("%s: \"overwrite\"", what), &value, "a string");
 			rule->overwrite = options_find_word(psprintf("%s: \"overwrite\"", what), overwrite_words,
-												string_of(&value));
+												options_string(&value));
 		}
 	}
 	options_make_format(what, &formats, &rule->format);
@@ -121,7 +129,7 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 		return;
 	}
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		wrong_value(psprintf("bulk action option \"%s\"", name), value,
+		options_wrong_value(psprintf("bulk action option \"%s\"", name), value,
 					"an object like {\"name in the file\": \"name in the table\"}, or for a file without a header "
 					"an array of names");
 	options->columns = palloc0(sizeof(ColumnRule) * Max(JsonContainerSize(value->val.binary.data), 1));
@@ -133,7 +141,7 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 		if (token != WJB_KEY)
 			continue;
 		rule = &options->columns[options->ncolumns++];
-		rule->header = string_of(&item);
+		rule->header = options_string(&item);
 		(void) JsonbIteratorNext(&iterator, &item, true);
 		if (item.type == jbvString)
 			rule->column =
@@ -145,7 +153,7 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 			read_rule(rule, item.val.binary.data);
 		}
 		else if (item.type != jbvNull)
-			wrong_value(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item,
+			options_wrong_value(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item,
 						"a string, an object, or null to ignore the column");
 	}
 }
@@ -158,7 +166,7 @@ options_read_match(const char *name, const JsonbValue *value, ActionOptions *opt
 	JsonbValue         item;
 
 	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
-		wrong_value(psprintf("bulk action option \"%s\"", name), value, "an array of names of columns");
+		options_wrong_value(psprintf("bulk action option \"%s\"", name), value, "an array of names of columns");
 	options->match = palloc(sizeof(char *) * Max(JsonContainerSize(value->val.binary.data), 1));
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)

@@ -67,7 +67,7 @@ run(RowSet *set, StatementKind kind)
 
 	memset(set->hit, 0, sizeof(bool) * set->n);
 	found = row_plans_run(set->batch, kind, set->column_set, set->rows, set->n, set->hit);
-	if (kind != STATEMENT_FIND)
+	if (kind != STATEMENT_FIND && kind != STATEMENT_DIFFERS)
 		constraints_check_deferred();
 	if (found > set->n)
 		ereport(ERROR,
@@ -105,7 +105,7 @@ apply_found(RowSet *set, RowResults *results)
 	bool delete = target->found == FOUND_DELETE;
 	StatementKind kind = delete ? STATEMENT_DELETE : STATEMENT_UPDATE;
 
-	if (delete || row_plans_sets_anything(set->batch, STATEMENT_UPDATE, set->column_set))
+	if (delete || row_plans_sets_anything(set->batch, set->column_set))
 	{
 		uint64 changed = run(set, kind);
 
@@ -129,16 +129,17 @@ apply_found(RowSet *set, RowResults *results)
 	}
 	if (set->n == 0)
 		return;
-	if (run(set, STATEMENT_FIND) > 0 && delete &&target->has_match)
+	if (delete && target->has_match)
 	{
-		/* there, but with other values */
+		(void) run(set, STATEMENT_DIFFERS);
 		for (int i = 0; i < set->n; i++)
 			if (set->hit[i])
 				refuse(results, set->rows[i], REFUSED_DIFFERS);
+		keep_missed(set);
+		if (set->n == 0)
+			return;
 	}
-	else
-		for (int i = 0; i < set->n; i++)
-			results->outcomes.unchanged += set->hit[i];
+	results->outcomes.unchanged += run(set, STATEMENT_FIND);
 	keep_missed(set);
 }
 
@@ -250,17 +251,10 @@ rows_prepare(RowBatch *batch)
 void
 rows_fail_refused(RowBatch *batch, const RefusedRow *refused)
 {
-	const BatchRow *row = &batch->rows[refused->row];
-	bool            differs = refused->why == REFUSED_DIFFERS;
-	RowError        error = {
-			   .line = row->line,
-			   .column = target_key_names(batch->target),
-			   .record = row->raw,
-			   .record_length = row->raw_length};
-
-	error.message = pstrdup(differs ? "the row of the table has other values in the columns that must match" :
-									  "no row of the table has this key");
-	strlcpy(error.code, unpack_sql_state(differs ? ERRCODE_BULK_ACTION_ROW_DIFFERS : ERRCODE_NO_DATA_FOUND),
-			sizeof(error.code));
-	row_batch_fail(batch, refused->row, &error);
+	if (refused->why == REFUSED_DIFFERS)
+		row_batch_fail(batch, refused->row, ERRCODE_BULK_ACTION_ROW_DIFFERS, target_key_names(batch->target),
+					   "the row of the table has other values in the columns that must match");
+	else
+		row_batch_fail(batch, refused->row, ERRCODE_NO_DATA_FOUND, target_key_names(batch->target),
+					   "no row of the table has this key");
 }

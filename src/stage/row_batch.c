@@ -31,15 +31,23 @@ typedef struct Progress
 	bool          *set;     /* fields that the present row sets */
 	StringInfoData columns; /* errors of the present row */
 	StringInfoData messages;
-	char           code[6];
+	int            code; /* of the first of them */
 } Progress;
 
 void
-row_batch_fail(RowBatch *batch, int row, const RowError *error)
+row_batch_fail(RowBatch *batch, int row, int sqlerrcode, const char *column, const char *message)
 {
+	RowError *error = &batch->errors[batch->nerrors];
+
 	Assert(batch->nerrors < batch->nrows);
+	batch->nerrors++;
 	batch->rows[row].skipped = true;
-	batch->errors[batch->nerrors++] = *error;
+	error->line = batch->rows[row].line;
+	strlcpy(error->code, unpack_sql_state(sqlerrcode), sizeof(error->code));
+	error->column = column;
+	error->message = message;
+	error->record = batch->rows[row].raw;
+	error->record_length = batch->rows[row].raw_length;
 }
 
 static void
@@ -48,7 +56,7 @@ add_error(Progress *progress, int sqlerrcode, const char *column, const char *me
 	bool first = progress->messages.len == 0;
 
 	if (first)
-		strlcpy(progress->code, unpack_sql_state(sqlerrcode), sizeof(progress->code));
+		progress->code = sqlerrcode;
 	if (column != NULL)
 		appendStringInfo(&progress->columns, "%s%s", progress->columns.len == 0 ? "" : ", ", column);
 	appendStringInfo(&progress->messages, "%s%s", first ? "" : "; ", message);
@@ -72,18 +80,9 @@ is_duplicate(Progress *progress)
 	duplicate = batch->duplicates;
 	row->skipped = true;
 	if (batch->duplicates_fail)
-	{
-		RowError error = {
-			.line = row->line,
-			.column = target_key_names(batch->target),
-			.message = psprintf("the key occurs more than once in the file: also in line %lld",
-								(long long) duplicate->other_line),
-			.record = row->raw,
-			.record_length = row->raw_length};
-
-		strlcpy(error.code, unpack_sql_state(ERRCODE_CARDINALITY_VIOLATION), sizeof(error.code));
-		row_batch_fail(batch, batch->nrows - 1, &error);
-	}
+		row_batch_fail(batch, batch->nrows - 1, ERRCODE_CARDINALITY_VIOLATION, target_key_names(batch->target),
+					   psprintf("the key occurs more than once in the file: also in line %lld",
+								(long long) duplicate->other_line));
 	else
 	{
 		SupersededRow *superseded = &batch->superseded[batch->nsuperseded++];
@@ -192,15 +191,9 @@ end_row(Progress *progress)
 		add_error(progress, ERRCODE_BAD_COPY_FILE_FORMAT, NULL, "all cells of the row are empty");
 	if (progress->messages.len > 0)
 	{
-		RowError error = {
-			.line = row->line,
-			.column = progress->columns.len > 0 ? pstrdup(progress->columns.data) : NULL,
-			.message = pstrdup(progress->messages.data),
-			.record = row->raw,
-			.record_length = row->raw_length};
-
-		strlcpy(error.code, progress->code, sizeof(error.code));
-		row_batch_fail(batch, batch->nrows - 1, &error);
+		row_batch_fail(batch, batch->nrows - 1, progress->code,
+					   progress->columns.len > 0 ? pstrdup(progress->columns.data) : NULL,
+					   pstrdup(progress->messages.data));
 		return;
 	}
 	row->has_key = true;
@@ -268,7 +261,7 @@ row_batch_decode(RowBatch *batch, const char *payload, size_t length, int row_co
 {
 	static RowDecoder *decoder = NULL;
 	MemoryContext      context = CurrentMemoryContext;
-	ResourceOwner      owner = CurrentResourceOwner;
+	Subtransaction     frame;
 	Target            *target = batch->target;
 	Progress          *progress = palloc0(sizeof(Progress));
 	volatile bool      done = false;
@@ -285,19 +278,16 @@ row_batch_decode(RowBatch *batch, const char *payload, size_t length, int row_co
 
 	while (!done)
 	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
+		subtransaction_begin(&frame, context);
 		PG_TRY();
 		{
 			convert_rows(progress, row_count);
-			ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
+			subtransaction_end(&frame, true);
 			done = true;
 		}
 		PG_CATCH();
 		{
-			ErrorData *error = failure_catch_row_error(context, owner);
+			ErrorData *error = failure_catch_row_error(&frame);
 
 			if (!progress->in_row)
 				ReThrowError(error); /* the payload itself */

@@ -52,6 +52,6 @@ extern RowBatch *row_batch_create(Target *target, int row_count);
 extern void row_batch_decode(RowBatch *batch, const char *payload, size_t length, int row_count);
 
 /* Records the error of a row. */
-extern void row_batch_fail(RowBatch *batch, int row, const RowError *error);
+extern void row_batch_fail(RowBatch *batch, int row, int sqlerrcode, const char *column, const char *message);
 
 #endif /* BULK_ACTION_ROW_BATCH_H */

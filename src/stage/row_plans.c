@@ -205,21 +205,21 @@ row_plans_prepare(const RowBatch *batch, StatementKind kind)
 {
 	for (int i = 0; i < Min(batch->nsets, PREPARED_FIRST); i++)
 	{
-		bool update = kind == STATEMENT_UPDATE;
+		bool only_found = kind == STATEMENT_UPDATE && !row_plans_sets_anything(batch, i);
 
 		/* rows that set nothing are only looked for */
-		(void) prepare(batch, update && !row_plans_sets_anything(batch, kind, i) ? STATEMENT_FIND : kind, i);
+		(void) prepare(batch, only_found ? STATEMENT_FIND : kind, i);
 	}
 }
 
 bool
-row_plans_sets_anything(const RowBatch *batch, StatementKind kind, int column_set)
+row_plans_sets_anything(const RowBatch *batch, int column_set)
 {
 	int *fields = palloc(sizeof(int) * batch->target->nfields);
-	int  n = statement_fields(batch->target, kind, batch->sets[column_set], fields);
+	int  n = statement_fields(batch->target, STATEMENT_UPDATE, batch->sets[column_set], fields);
 
 	pfree(fields);
-	return n > (kind == STATEMENT_UPDATE ? batch->target->nkeys : 0);
+	return n > batch->target->nkeys;
 }
 
 uint64

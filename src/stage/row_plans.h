@@ -19,8 +19,8 @@
 extern uint64 row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n,
 							bool *hit);
 
-/* Whether rows with this set of columns have something to set or insert. */
-extern bool row_plans_sets_anything(const RowBatch *batch, StatementKind kind, int column_set);
+/* Whether rows with this set of columns have something to set where they are there. */
+extern bool row_plans_sets_anything(const RowBatch *batch, int column_set);
 
 /*
  * Makes plans for rows of a batch.  What goes wrong here is wrong with the

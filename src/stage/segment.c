@@ -157,16 +157,20 @@ add_error(SegmentParse *parse, int sqlerrcode, const char *message)
 							error->record_length != record->raw_len;
 }
 
-static void
-add_bad_record(SegmentParse *parse)
+int
+segment_unreadable(CsvReaderStatus status, const CsvRecord *record, const char *encoding, const char **message)
 {
-	int code = ERRCODE_BAD_COPY_FILE_FORMAT;
-
-	if (parse->record.error == CSV_READER_ERROR_NUL_BYTE)
-		code = ERRCODE_CHARACTER_NOT_IN_REPERTOIRE;
-	else if (parse->record.error == CSV_READER_ERROR_TOO_LONG)
-		code = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-	add_error(parse, code, parse->record.message);
+	*message = record->message;
+	if (status != CSV_READER_BAD_RECORD)
+	{
+		if (pg_verifymbstr(record->raw, (int) record->raw_len, true))
+			return 0;
+		*message = psprintf("the row has bytes that are not valid %s", encoding);
+		return ERRCODE_CHARACTER_NOT_IN_REPERTOIRE;
+	}
+	return record->error == CSV_READER_ERROR_NUL_BYTE ? ERRCODE_CHARACTER_NOT_IN_REPERTOIRE :
+		   record->error == CSV_READER_ERROR_TOO_LONG ? ERRCODE_PROGRAM_LIMIT_EXCEEDED :
+														ERRCODE_BAD_COPY_FILE_FORMAT;
 }
 
 /* The row's key columns as text; false if it has none: it takes no part in comparing keys. */
@@ -256,6 +260,8 @@ parse_records(SegmentParse *parse, MemoryContext key_context)
 	while (parse->seen < SEGMENT_ROWS && parse->text.len < SEGMENT_TEXT_BYTES)
 	{
 		CsvReaderStatus status = csv_reader_next(parse->reader, record);
+		const char     *message;
+		int             code;
 		uint64          hash;
 
 		if (status == CSV_READER_NO_MEMORY)
@@ -264,12 +270,10 @@ parse_records(SegmentParse *parse, MemoryContext key_context)
 		if (status == CSV_READER_END || status == CSV_READER_NEED_MORE)
 			return;
 		parse->seen++;
-		if (status == CSV_READER_BAD_RECORD)
-			add_bad_record(parse);
-		else if (!pg_verifymbstr(record->raw, (int) record->raw_len, true))
-			add_error(parse, ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-					  psprintf("the row has bytes that are not valid %s",
-							   parse->encoding != NULL ? parse->encoding : GetDatabaseEncodingName()));
+		code = segment_unreadable(status, record, parse->encoding != NULL ? parse->encoding : GetDatabaseEncodingName(),
+								  &message);
+		if (code != 0)
+			add_error(parse, code, message);
 		else
 		{
 			if (parse->pad)
@@ -292,28 +296,22 @@ parse_records(SegmentParse *parse, MemoryContext key_context)
 void
 segment_parse(SegmentParse *parse)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	Subtransaction frame;
 	MemoryContext key_context = AllocSetContextCreate(parse->context, "keys", ALLOCSET_DEFAULT_SIZES);
 	volatile bool done = false;
 
 	while (!done)
 	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(parse->context);
+		subtransaction_begin(&frame, parse->context);
 		PG_TRY();
 		{
 			parse_records(parse, key_context);
-			if (parse->target->dry_run)
-				RollbackAndReleaseCurrentSubTransaction(); /* what checks of domains did */
-			else
-				ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(parse->context);
-			CurrentResourceOwner = owner;
+			subtransaction_end(&frame, !parse->target->dry_run); /* checks of domains may have done something */
 			done = true;
 		}
 		PG_CATCH();
 		{
-			ErrorData *error = failure_catch_row_error(parse->context, owner);
+			ErrorData *error = failure_catch_row_error(&frame);
 
 			if (!parse->in_record)
 				ReThrowError(error);

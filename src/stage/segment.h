@@ -63,6 +63,13 @@ extern int segment_trimmed(const CsvField *fields, int nfields);
  */
 extern void segment_pad(CsvRecord *record, int wanted, CsvField **padded);
 
+/*
+ * The SQLSTATE for a record that the reader gave with this status and that
+ * cannot be read, and *message why; 0 if it can.  The encoding is the file's.
+ */
+extern int segment_unreadable(CsvReaderStatus status, const CsvRecord *record, const char *encoding,
+							  const char **message);
+
 /* The text of a row: CSV with commas. */
 extern const char *segment_row_text(const SegmentParse *parse, const SegmentRow *row);
 

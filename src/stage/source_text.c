@@ -41,17 +41,12 @@ is_foreign(const char *what)
 void
 source_text_form(const DialectOptions *options, const char *data, int64 length, bool is_whole, Dialect *found)
 {
-	DecoderError error;
-	size_t       head = Min(length, (int64) DIALECT_HEAD_BYTES);
-
-	switch (dialect_detect(options, data, head, is_whole && head == length, found, &error))
+	switch (dialect_detect(options, data, (size_t) length, is_whole, found))
 	{
 		case DIALECT_OK:
-		case DIALECT_BAD_DATA:
-			/* what is bad is found again when it is read, and told with its place */
 			break;
 		case DIALECT_FOREIGN:
-			is_foreign(dialect_foreign(data, head));
+			is_foreign(dialect_foreign(data, (size_t) length));
 			break;
 		case DIALECT_NO_MEMORY:
 			ereport(ERROR,

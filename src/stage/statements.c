@@ -42,7 +42,7 @@ statement_fields(const Target *target, StatementKind kind, const bool *set, int 
 			fields[n++] = target->keys[i].field;
 	for (int f = 0; f < target->nfields; f++)
 		if (set[f] && (insert || (kind == STATEMENT_UPDATE && is_assigned(&target->columns[f])) ||
-					   (kind == STATEMENT_DELETE && target->columns[f].is_match)))
+					   ((kind == STATEMENT_DELETE || kind == STATEMENT_DIFFERS) && target->columns[f].is_match)))
 			fields[n++] = f;
 	return n;
 }
@@ -50,7 +50,7 @@ statement_fields(const Target *target, StatementKind kind, const bool *set, int 
 bool
 statement_numbers_rows(const Target *target, StatementKind kind)
 {
-	return kind == STATEMENT_FIND || kind == STATEMENT_DELETE ||
+	return kind == STATEMENT_FIND || kind == STATEMENT_DELETE || kind == STATEMENT_DIFFERS ||
 		   (kind == STATEMENT_UPDATE && target->on_missing != MISSING_REPORT);
 }
 
@@ -131,6 +131,22 @@ append_key_match(StringInfo sql, const Target *target)
 	}
 }
 
+/* The columns of option match have the values in the file. */
+static void
+append_matches(StringInfo sql, const Target *target, const int *fields, int n)
+{
+	for (int i = target->nkeys; i < n; i++)
+	{
+		const TargetColumn *column = &target->columns[fields[i]];
+		const char         *name = quote_identifier(column->name);
+
+		appendStringInfo(sql, "%s(t.%s", i > target->nkeys ? " AND " : "", name);
+		append_operator(sql, column->equality);
+		append_value(sql, column, i + 1);
+		appendStringInfo(sql, " OR (t.%s IS NULL AND s.v%d IS NULL))", name, i + 1);
+	}
+}
+
 /* AND the row would not be as it is */
 static void
 append_differs(StringInfo sql, const Target *target, const int *fields, int n)
@@ -172,9 +188,12 @@ build_find(StringInfo sql, const Target *target, int n)
 {
 	appendStringInfoString(sql, "SELECT s.n FROM ");
 	append_source(sql, n, true);
-	if (target->row_security)
+	if (target->row_security && target->found != FOUND_DELETE)
 	{
-		/* Found is what could be changed: only a lock takes the policies of UPDATE into account. */
+		/*
+		 * Found is what could be updated: only a lock takes those policies into
+		 * account, and the privilege that it needs is there.
+		 */
 		appendStringInfo(sql, " JOIN %s%s AS t ON ", only(target), target->qualified_name);
 		append_key_match(sql, target);
 		appendStringInfoString(sql, " FOR NO KEY UPDATE OF t");
@@ -214,17 +233,24 @@ build_delete(StringInfo sql, const Target *target, const int *fields, int n)
 	append_source(sql, n, true);
 	appendStringInfoString(sql, " WHERE ");
 	append_key_match(sql, target);
-	for (int i = target->nkeys; i < n; i++)
+	if (n > target->nkeys)
 	{
-		const TargetColumn *column = &target->columns[fields[i]];
-		const char         *name = quote_identifier(column->name);
-
-		appendStringInfo(sql, " AND (t.%s", name);
-		append_operator(sql, column->equality);
-		append_value(sql, column, i + 1);
-		appendStringInfo(sql, " OR (t.%s IS NULL AND s.v%d IS NULL))", name, i + 1);
+		appendStringInfoString(sql, " AND ");
+		append_matches(sql, target, fields, n);
 	}
 	appendStringInfoString(sql, " RETURNING s.n");
+}
+
+static void
+build_differs(StringInfo sql, const Target *target, const int *fields, int n)
+{
+	appendStringInfoString(sql, "SELECT s.n FROM ");
+	append_source(sql, n, true);
+	appendStringInfo(sql, " WHERE EXISTS (SELECT 1 FROM %s%s AS t WHERE ", only(target), target->qualified_name);
+	append_key_match(sql, target);
+	appendStringInfoString(sql, " AND (");
+	append_matches(sql, target, fields, n);
+	appendStringInfoString(sql, ") IS NOT TRUE)");
 }
 
 static void
@@ -266,6 +292,9 @@ statement_build(const Target *target, StatementKind kind, const int *fields, int
 			break;
 		case STATEMENT_DELETE:
 			build_delete(&sql, target, fields, n);
+			break;
+		case STATEMENT_DIFFERS:
+			build_differs(&sql, target, fields, n);
 			break;
 		case STATEMENT_INSERT:
 		case STATEMENT_INSERT_ABSENT:

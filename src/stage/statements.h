@@ -14,11 +14,12 @@ typedef enum StatementKind
 	STATEMENT_FIND,         /* rows whose key is in the table: their numbers */
 	STATEMENT_UPDATE,       /* rows that are there, and whose values differ if unchanged ones are skipped */
 	STATEMENT_DELETE,       /* rows that are there and match */
+	STATEMENT_DIFFERS,      /* rows whose key is in the table, but that do not match: their numbers */
 	STATEMENT_INSERT,       /* all rows */
 	STATEMENT_INSERT_ABSENT /* those whose key is not there */
 } StatementKind;
 
-#define STATEMENT_KINDS 5
+#define STATEMENT_KINDS 6
 
 /*
  * The fields whose values a statement takes as arrays, one parameter each, for

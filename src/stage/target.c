@@ -210,7 +210,7 @@ decide_treatment(const Action *action, Target *target)
 	const ActionOptions *options = &action->options;
 
 	target->on_missing = options->on_missing;
-	switch (action->type)
+	switch (options_effective_type(action->type, options))
 	{
 		case ACTION_UPDATE:
 			target->found = FOUND_UPDATE;
@@ -220,9 +220,7 @@ decide_treatment(const Action *action, Target *target)
 			target->on_missing = MISSING_INSERT;
 			break;
 		case ACTION_INSERT:
-			target->found = options->on_conflict == CONFLICT_UPDATE ? FOUND_UPDATE :
-							options->on_conflict == CONFLICT_SKIP   ? FOUND_SKIP :
-																	  FOUND_ERROR;
+			target->found = options->on_conflict == CONFLICT_SKIP ? FOUND_SKIP : FOUND_ERROR;
 			target->on_missing = MISSING_INSERT;
 			break;
 		case ACTION_DELETE:

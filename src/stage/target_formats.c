@@ -64,14 +64,14 @@ target_choose_format(TargetColumn *column, const ActionOptions *options, const C
 									"integer, numeric and floating point, \"boolean\" is for boolean columns.");
 		if (type == DATEOID && rule->format.cell.time_sign != '\0')
 			format_mismatch(column, "The time would be lost.");
-		return;
 	}
-	column->format = type == DATEOID             ? &options->date_format :
-					 kind == CELL_FORMAT_DATE    ? &options->timestamp_format :
-					 kind == CELL_FORMAT_NUMBER  ? &options->number_format :
-					 kind == CELL_FORMAT_BOOLEAN ? &options->boolean_format :
-												   NULL;
-	if (column->format != NULL && column->format->cell.kind == CELL_FORMAT_NONE)
+	else
+		column->format = type == DATEOID             ? &options->date_format :
+						 kind == CELL_FORMAT_DATE    ? &options->timestamp_format :
+						 kind == CELL_FORMAT_NUMBER  ? &options->number_format :
+						 kind == CELL_FORMAT_BOOLEAN ? &options->boolean_format :
+													   NULL;
+	if (column->format != NULL && (column->format->own_rules || column->format->cell.kind == CELL_FORMAT_NONE))
 		column->format = NULL;
 }
 

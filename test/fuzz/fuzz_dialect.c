@@ -61,8 +61,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const char *const encodings[] = {NULL, "UTF-16", "UTF-32", "latin1"};
 	DialectOptions           options = {0};
 	Dialect                  found;
-	DecoderError             error;
-	DialectStatus            status;
+	char                     delimiter;
 
 	if (size < 5)
 		return 0;
@@ -75,15 +74,19 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	options.encoding = encodings[data[4] % 4];
 	data += 5;
 	size -= 5;
-	status = dialect_detect(&options, (const char *) data, size, true, &found, &error);
-	require(status != DIALECT_NO_MEMORY);
-	require((status == DIALECT_BAD_DATA) == (error != DECODER_ERROR_NONE));
-	if (status != DIALECT_OK)
-		return 0;
+	switch (dialect_detect(&options, (const char *) data, size, true, &found))
+	{
+		case DIALECT_OK:
+			break;
+		case DIALECT_FOREIGN:
+			return 0;
+		case DIALECT_NO_MEMORY:
+			require(false);
+	}
 	require(decoder_knows_encoding(found.encoding));
-	require(found.delimiter == options.delimiter ||
-			(options.delimiter == '\0' && strchr(",;\t|", found.delimiter) != NULL));
+	delimiter = dialect_delimiter(&options, (const char *) data, size);
+	require(delimiter == options.delimiter || (options.delimiter == '\0' && strchr(",;\t|", delimiter) != NULL));
 	if (found.compression == COMPRESSION_NONE && strcmp(found.encoding, "UTF-8") == 0)
-		check_header(&options, found.delimiter, (const char *) data, size);
+		check_header(&options, delimiter, (const char *) data, size);
 	return 0;
 }
