@@ -35,12 +35,10 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/injection.h"
@@ -352,6 +350,49 @@ find_duplicates(const Action *action, const CsvField *header, int nfields, const
 }
 
 /*
+ * Errors, superseded rows and the cursor after the rows from where it stood to
+ * "to" of a chunk, and the commit.
+ */
+static StepResult
+write_books(Step *step, const Action *action, const Task *task, Cursor *cursor, int to, int row_count)
+{
+	Bookkeeping          books;
+	Failure              failure;
+	bool                 over_budget;
+	int                  nsuperseded;
+	int                  from = cursor->row_offset;
+	const SupersededRow *superseded;
+
+	phase = PHASE_BOOKKEEPING;
+	bookkeeping_enter(&books);
+	step->outcomes.failed = errors_up_to(step->batch, from, to);
+	jobs_insert_errors(action->action_no, step->batch->errors, (int) step->outcomes.failed);
+	superseded = superseded_up_to(step->batch, from, to, &nsuperseded);
+	step->outcomes.superseded = nsuperseded;
+	jobs_insert_superseded(action->action_no, superseded, nsuperseded);
+	cursor->row_offset = to;
+	if (to == row_count)
+	{
+		cursor->next_chunk++;
+		cursor->row_offset = 0;
+	}
+	jobs_move_cursor(action->action_no, task->lane, cursor, &step->outcomes);
+	over_budget = step->outcomes.failed > 0 && jobs_budget_exceeded(action->action_no, false, &failure);
+	if (over_budget)
+		jobs_report_failure(action->action_no, &failure, false);
+	bookkeeping_leave(&books);
+	step->next_chunk = cursor->next_chunk;
+
+	INJECTION("applier-before-commit");
+	phase = PHASE_COMMIT;
+	transaction_commit(&action->submitter, task->durable);
+	INJECTION("applier-committed");
+	if (over_budget)
+		return STEP_OVER_BUDGET;
+	return to == row_count ? STEP_DONE : STEP_MORE;
+}
+
+/*
  * One transaction on the lane's next chunk, with at most limit rows.  With
  * record_failure the first row is not applied but recorded as failed for that
  * reason, which the commit gave when the row was tried alone.
@@ -360,23 +401,19 @@ static StepResult
 apply_step(Step *step, const Action *action, const CsvField *header, int nfields, const Task *task,
 		   int limit, const ErrorData *record_failure)
 {
-	Bookkeeping          books;
-	SubmitterFrame       frame;
-	Subtransaction       dry_run;
-	Cursor               cursor;
-	Target              *target;
-	Duplicate           *duplicates = NULL;
-	int                  nduplicates = 0;
-	char                *payload;
-	size_t               length;
-	int                  row_count;
-	int                  from;
-	int                  to;
-	bool                 locked;
-	bool                 over_budget;
-	Failure              failure;
-	int                  nsuperseded;
-	const SupersededRow *superseded;
+	Bookkeeping    books;
+	SubmitterFrame frame;
+	Subtransaction dry_run;
+	Cursor         cursor;
+	Target        *target;
+	Duplicate     *duplicates = NULL;
+	int            nduplicates = 0;
+	char          *payload;
+	size_t         length;
+	int            row_count;
+	int            from;
+	int            to;
+	bool           locked;
 
 	phase = PHASE_BOOKKEEPING;
 	transaction_start();
@@ -454,33 +491,7 @@ apply_step(Step *step, const Action *action, const CsvField *header, int nfields
 	}
 	submitter_leave(&frame);
 
-	phase = PHASE_BOOKKEEPING;
-	bookkeeping_enter(&books);
-	step->outcomes.failed = errors_up_to(step->batch, from, to);
-	jobs_insert_errors(action->action_no, step->batch->errors, (int) step->outcomes.failed);
-	superseded = superseded_up_to(step->batch, from, to, &nsuperseded);
-	step->outcomes.superseded = nsuperseded;
-	jobs_insert_superseded(action->action_no, superseded, nsuperseded);
-	cursor.row_offset = to;
-	if (to == row_count)
-	{
-		cursor.next_chunk++;
-		cursor.row_offset = 0;
-	}
-	jobs_move_cursor(action->action_no, task->lane, &cursor, &step->outcomes);
-	over_budget = step->outcomes.failed > 0 && jobs_budget_exceeded(action->action_no, false, &failure);
-	if (over_budget)
-		jobs_report_failure(action->action_no, &failure, false);
-	bookkeeping_leave(&books);
-	step->next_chunk = cursor.next_chunk;
-
-	INJECTION("applier-before-commit");
-	phase = PHASE_COMMIT;
-	transaction_commit(&action->submitter, task->durable);
-	INJECTION("applier-committed");
-	if (over_budget)
-		return STEP_OVER_BUDGET;
-	return to == row_count ? STEP_DONE : STEP_MORE;
+	return write_books(step, action, task, &cursor, to, row_count);
 }
 
 bool

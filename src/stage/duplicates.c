@@ -17,15 +17,10 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/tuplesort.h"
 #include "utils/typcache.h"
 
@@ -85,9 +80,9 @@ convert_keys(Target *target, KeyBlock *block)
 static void
 read_block(Target *target, KeyBlock *block, const char *payload, size_t length, int row_count)
 {
-	MemoryContext context = CurrentMemoryContext;
+	MemoryContext  context = CurrentMemoryContext;
 	Subtransaction frame;
-	volatile bool done = false;
+	volatile bool  done = false;
 
 	block->n = block->decoded_rows = 0;
 	block->row_count = row_count;

@@ -12,7 +12,6 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "service/bookkeeping.h"
 #include "stage/jobs.h"

@@ -313,12 +313,13 @@ options_check(ActionType type, const ActionOptions *options)
 					 errhint("Leave it out.")));
 	options_check_file(options);
 	for (int i = 0; i < options->ncolumns; i++)
-		if (options->columns[i].overwrite != OVERWRITE_ALWAYS && effective != ACTION_UPDATE && effective != ACTION_UPSERT)
+		if (options->columns[i].overwrite != OVERWRITE_ALWAYS && effective != ACTION_UPDATE &&
+			effective != ACTION_UPSERT)
 			options_contradict(psprintf("bulk action option \"columns\": \"%s\": \"overwrite\" does not go with action "
 										"type \"%s\"",
 										clean_text(options->columns[i].header), action_types[type]),
 							   "Rows that are there are not set.", "Leave it out.");
 	if (type == ACTION_DELETE && options->on_missing == MISSING_INSERT)
 		options_contradict("bulk action option \"on_missing\" must not be \"insert\" for \"bulk_delete\"",
-					  "What is to be deleted is not inserted.", "It can be \"report\" or \"error\".");
+						   "What is to be deleted is not inserted.", "It can be \"report\" or \"error\".");
 }

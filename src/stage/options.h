@@ -70,7 +70,7 @@ typedef enum Overwrite
 /* How a file writes the values of a column. */
 typedef struct ColumnFormat
 {
-	CellFormat cell; /* its kind is CELL_FORMAT_NONE where nothing is said */
+	CellFormat cell;      /* its kind is CELL_FORMAT_NONE where nothing is said */
 	bool       own_rules; /* those of the type, whatever is said for all columns of it */
 	char      *text;      /* for messages */
 } ColumnFormat;

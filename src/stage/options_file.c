@@ -90,17 +90,17 @@ options_check_file(const ActionOptions *options)
 	dialect_reader(&options->file, options->file.delimiter != '\0' ? options->file.delimiter : ',', &reader);
 	if (!csv_dialect_is_valid(&reader))
 		options_contradict("bulk action options \"delimiter\", \"quote\" and \"comment\" must differ from each other",
-					  "Without them the delimiter can be a comma, and the quote is \".", "Change one of them.");
+						   "Without them the delimiter can be a comma, and the quote is \".", "Change one of them.");
 	if (options->file.no_header && options->nnames == 0)
 		options_contradict("bulk action option \"header\" must not be false without option \"columns\"",
-					  "Nothing else says which columns the file has.",
-					  "Give \"columns\" as an array of names of columns, in the order of the file; null for one "
-					  "that is ignored.");
+						   "Nothing else says which columns the file has.",
+						   "Give \"columns\" as an array of names of columns, in the order of the file; null for one "
+						   "that is ignored.");
 	if (options->file.no_header && options->fold_header)
 		options_contradict("bulk action option \"fold_header\" must not be true with \"header\": false",
 						   "The file has no header.", "Leave it out.");
 	if (!options->file.no_header && options->nnames > 0)
 		options_contradict("bulk action option \"columns\" must not be an array for a file with a header",
-					  "The header names the columns.",
-					  "Give an object like {\"name in the file\": \"name in the table\"}, or \"header\": false.");
+						   "The header names the columns.",
+						   "Give an object like {\"name in the file\": \"name in the table\"}, or \"header\": false.");
 }

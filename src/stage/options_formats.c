@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "utils/builtins.h"
 
 #include "service/clean_text.h"
 #include "stage/options_formats.h"
@@ -70,7 +69,8 @@ options_read_format_key(FormatWords *words, const char *what, const char *key, c
 			bad_value(what, words->grouping, "It can be \".\", \",\", \"'\" or a blank.");
 	}
 	else if (strcmp(key, "boolean") == 0)
-		words->boolean = options_find_word(what, boolean_words, read_text(what, value)) == 0 ? BOOLEAN_STRICT : BOOLEAN_LENIENT;
+		words->boolean =
+			options_find_word(what, boolean_words, read_text(what, value)) == 0 ? BOOLEAN_STRICT : BOOLEAN_LENIENT;
 	else
 		return false;
 	return true;

@@ -21,9 +21,9 @@ typedef enum BooleanWords
 /* What an object of the options says of formats, key by key. */
 typedef struct FormatWords
 {
-	char *date; /* a pattern; NULL: not said, likewise below */
-	char *decimal;
-	char *grouping;
+	char        *date; /* a pattern; NULL: not said, likewise below */
+	char        *decimal;
+	char        *grouping;
 	BooleanWords boolean;
 } FormatWords;
 

@@ -130,8 +130,8 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 	}
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
 		options_wrong_value(psprintf("bulk action option \"%s\"", name), value,
-					"an object like {\"name in the file\": \"name in the table\"}, or for a file without a header "
-					"an array of names");
+							"an object like {\"name in the file\": \"name in the table\"}, or for a file without a "
+							"header an array of names");
 	options->columns = palloc0(sizeof(ColumnRule) * Max(JsonContainerSize(value->val.binary.data), 1));
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
@@ -154,7 +154,7 @@ options_read_columns(const char *name, const JsonbValue *value, ActionOptions *o
 		}
 		else if (item.type != jbvNull)
 			options_wrong_value(psprintf("bulk action option \"columns\": \"%s\"", clean_text(rule->header)), &item,
-						"a string, an object, or null to ignore the column");
+								"a string, an object, or null to ignore the column");
 	}
 }
 

@@ -101,15 +101,15 @@ refuse(RowResults *results, int row, Refusal why)
 static void
 apply_found(RowSet *set, RowResults *results)
 {
-	Target *target = set->batch->target;
-	bool delete = target->found == FOUND_DELETE;
-	StatementKind kind = delete ? STATEMENT_DELETE : STATEMENT_UPDATE;
+	Target       *target = set->batch->target;
+	bool          deletes = target->found == FOUND_DELETE;
+	StatementKind kind = deletes ? STATEMENT_DELETE : STATEMENT_UPDATE;
 
-	if (delete || row_plans_sets_anything(set->batch, set->column_set))
+	if (deletes || row_plans_sets_anything(set->batch, set->column_set))
 	{
 		uint64 changed = run(set, kind);
 
-		if (delete)
+		if (deletes)
 			results->outcomes.deleted += changed;
 		else
 			results->outcomes.updated += changed;
@@ -129,7 +129,7 @@ apply_found(RowSet *set, RowResults *results)
 	}
 	if (set->n == 0)
 		return;
-	if (delete && target->has_match)
+	if (deletes && target->has_match)
 	{
 		(void) run(set, STATEMENT_DIFFERS);
 		for (int i = 0; i < set->n; i++)

@@ -10,10 +10,7 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "pure/row_codec.h"
 #include "stage/failure.h"

@@ -19,10 +19,8 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "stage/failure.h"
 #include "stage/segment.h"
@@ -297,8 +295,8 @@ void
 segment_parse(SegmentParse *parse)
 {
 	Subtransaction frame;
-	MemoryContext key_context = AllocSetContextCreate(parse->context, "keys", ALLOCSET_DEFAULT_SIZES);
-	volatile bool done = false;
+	MemoryContext  key_context = AllocSetContextCreate(parse->context, "keys", ALLOCSET_DEFAULT_SIZES);
+	volatile bool  done = false;
 
 	while (!done)
 	{

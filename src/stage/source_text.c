@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
-#include "utils/memutils.h"
 
 #include "pure/dialect.h"
 #include "pure/error_report.h"

@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -17,7 +16,6 @@
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/lsyscache.h"
@@ -94,10 +92,36 @@ folded(const char *name)
 	return str_tolower(name, length, DEFAULT_COLLATION_OID);
 }
 
-static bool
-is_called(const Action *action, const char *name, const char *wanted)
+/* Names as they are compared: with option fold_header folded, once and not for each pair. */
+typedef struct ComparedNames
 {
-	return strcmp(name, wanted) == 0 || (action->options.fold_header && strcmp(folded(name), folded(wanted)) == 0);
+	char **fields;  /* of the header */
+	char **rules;   /* of option columns */
+	char **columns; /* of the table; NULL: dropped */
+} ComparedNames;
+
+static char *
+compared(const Action *action, const char *name)
+{
+	return action->options.fold_header ? folded(name) : unconstify(char *, name);
+}
+
+static void
+prepare_names(const Action *action, const Target *target, TupleDesc desc, const CsvField *header, ComparedNames *names)
+{
+	names->fields = palloc(sizeof(char *) * target->nfields);
+	names->rules = palloc(sizeof(char *) * Max(action->options.ncolumns, 1));
+	names->columns = palloc(sizeof(char *) * Max(desc->natts, 1));
+	for (int f = 0; f < target->nfields; f++)
+		names->fields[f] = compared(action, header[f].data);
+	for (int i = 0; i < action->options.ncolumns; i++)
+		names->rules[i] = compared(action, action->options.columns[i].header);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		names->columns[i] = attribute->attisdropped ? NULL : compared(action, NameStr(attribute->attname));
+	}
 }
 
 static Form_pg_attribute
@@ -111,16 +135,15 @@ find_column(TupleDesc desc, const char *name)
 
 /* The only column of that name when names are folded; NULL: none. */
 static Form_pg_attribute
-find_folded(TupleDesc desc, const char *name)
+find_folded(TupleDesc desc, const ComparedNames *names, int field, const char *name)
 {
 	Form_pg_attribute found = NULL;
-	char             *wanted = folded(name);
 
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
 
-		if (attribute->attisdropped || strcmp(folded(NameStr(attribute->attname)), wanted) != 0)
+		if (names->columns[i] == NULL || strcmp(names->columns[i], names->fields[field]) != 0)
 			continue;
 		if (found != NULL)
 			ereport(ERROR,
@@ -136,13 +159,13 @@ find_folded(TupleDesc desc, const char *name)
 
 /* What option columns says of this column of the file; NULL: nothing. */
 static const ColumnRule *
-find_rule(const Action *action, const char *header)
+find_rule(const Action *action, const ComparedNames *names, int field, const char *header)
 {
 	for (int i = 0; i < action->options.ncolumns; i++)
 		if (strcmp(action->options.columns[i].header, header) == 0)
 			return &action->options.columns[i];
 	for (int i = 0; i < action->options.ncolumns; i++)
-		if (is_called(action, action->options.columns[i].header, header))
+		if (strcmp(names->rules[i], names->fields[field]) == 0)
 			return &action->options.columns[i];
 	return NULL;
 }
@@ -206,12 +229,12 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 
 /* The column that a field is for; NULL: the field is ignored, and *ignored says why. */
 static Form_pg_attribute
-column_of_field(const Action *action, const Target *target, TupleDesc desc, int field, const char *name,
-				const ColumnRule **rule, const char **ignored)
+column_of_field(const Action *action, const Target *target, TupleDesc desc, const ComparedNames *names, int field,
+				const char *name, const ColumnRule **rule, const char **ignored)
 {
 	Form_pg_attribute attribute;
 
-	*rule = find_rule(action, name);
+	*rule = find_rule(action, names, field, name);
 	*ignored = "option columns says so";
 	if (*rule != NULL && (*rule)->column == NULL)
 		return NULL;
@@ -222,7 +245,7 @@ column_of_field(const Action *action, const Target *target, TupleDesc desc, int 
 	*ignored = "of a row that is deleted only the key and the columns of option match count";
 	attribute = find_column(desc, *rule != NULL ? (*rule)->column : name);
 	if (attribute == NULL && *rule == NULL && action->options.fold_header)
-		attribute = find_folded(desc, name);
+		attribute = find_folded(desc, names, field, name);
 	if (attribute != NULL && may_be_set(action, target, attribute))
 	{
 		const char *column = NameStr(attribute->attname);
@@ -240,14 +263,14 @@ column_of_field(const Action *action, const Target *target, TupleDesc desc, int 
 
 /* Each column that option columns or match names must be there. */
 static void
-check_all_there(const Action *action, const Target *target, const CsvField *header)
+check_all_there(const Action *action, const Target *target, const ComparedNames *names)
 {
 	for (int i = 0; i < action->options.ncolumns; i++)
 	{
 		bool found = false;
 
 		for (int f = 0; f < target->nfields; f++)
-			found |= is_called(action, action->options.columns[i].header, header[f].data);
+			found |= strcmp(names->rules[i], names->fields[f]) == 0;
 		if (!found)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -320,14 +343,16 @@ describe_field(const Action *action, Target *target, int field, Form_pg_attribut
 void
 target_map_header(const Action *action, Target *target, Relation rel, const CsvField *header)
 {
-	TupleDesc desc = RelationGetDescr(rel);
-	int       nset = 0;
+	TupleDesc     desc = RelationGetDescr(rel);
+	ComparedNames names;
+	int           nset = 0;
 
+	prepare_names(action, target, desc, header, &names);
 	target->columns = palloc0(sizeof(TargetColumn) * target->nfields);
 	for (int f = 0; f < target->nfields; f++)
 	{
 		const ColumnRule *rule;
-		Form_pg_attribute attribute = column_of_field(action, target, desc, f, header[f].data, &rule,
+		Form_pg_attribute attribute = column_of_field(action, target, desc, &names, f, header[f].data, &rule,
 													  &target->columns[f].ignored);
 
 		if (attribute == NULL)
@@ -344,7 +369,7 @@ target_map_header(const Action *action, Target *target, Relation rel, const CsvF
 			nset++;
 	}
 	check_key(action, target);
-	check_all_there(action, target, header);
+	check_all_there(action, target, &names);
 	if (nset == 0 && target->found == FOUND_UPDATE && target->on_missing != MISSING_INSERT)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
