@@ -72,7 +72,7 @@ define_settings(void)
 							"A chunk has up to 1000 rows and 1 MiB.",
 							&bulk_action_max_queued_chunks, 128, 1, 100000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("bulk_action.max_attempts",
-							"Tries of one piece of work, with growing pauses, before its action fails.",
+							"Tries of one piece of work, with growing pauses, before its action is paused or fails.",
 							NULL,
 							&bulk_action_max_attempts, 10, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("bulk_action.idle_timeout",

@@ -12,4 +12,4 @@ COMMENT ON TABLE bulk_action_internal.entities IS 'target tables by entity type'
 COMMENT ON COLUMN bulk_action_internal.entities.target_schema IS
 	'schema and name are stored besides the oid and compared with it at run time';
 COMMENT ON COLUMN bulk_action_internal.entities.update_columns IS
-	'columns that a file may set; NULL: every column that is not generated and not in the key';
+	'columns that a file may set; NULL: every column that is not in the key, not generated and not identity GENERATED ALWAYS';

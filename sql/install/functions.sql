@@ -80,7 +80,7 @@ RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'bulk_action_unregister_entity';
 COMMENT ON FUNCTION bulk_action.bulk_action_unregister_entity(text) IS
-	'forgets an entity type; actions already submitted are not affected';
+	'forgets an entity type and what was granted on it; actions that the owner of its table has submitted go on';
 
 CREATE PROCEDURE bulk_action.bulk_action_wait(action_id uuid, timeout interval DEFAULT '1 day')
 LANGUAGE c

@@ -36,7 +36,7 @@ COMMENT ON COLUMN bulk_action_internal.sources.restart_offset IS
 	'like next_offset and not after it: from where a worker that has to begin anew decodes';
 COMMENT ON COLUMN bulk_action_internal.sources.restart_raw_offset IS 'where that is in the file as it is stored';
 COMMENT ON COLUMN bulk_action_internal.sources.in_skipped_line IS
-	'next_offset lies inside a line that is too long and is being skipped';
+	'next_offset lies inside a line that is passed over: one that is too long, or a comment';
 COMMENT ON COLUMN bulk_action_internal.sources.scanning IS
 	'the file is read for the first time, for its keys only; next_* say how far';
 COMMENT ON COLUMN bulk_action_internal.sources.rows_read IS
@@ -230,6 +230,7 @@ CREATE TABLE bulk_action_internal.errors (
 	PRIMARY KEY (action_no, line)
 );
 COMMENT ON TABLE bulk_action_internal.errors IS 'failed rows';
-COMMENT ON COLUMN bulk_action_internal.errors.record IS 'the row as it stands in the file, without its line end';
+COMMENT ON COLUMN bulk_action_internal.errors.record IS
+	'the row without its line end: as it stands in the file, or as CSV with commas where the file is something else';
 COMMENT ON COLUMN bulk_action_internal.errors.record_altered IS
-	'but cut off, because it is too long, or with bytes that are no text shown as \xHH';
+	'the record is to stand in one cell of a report: cut off, because it is too long, with bytes that are no text shown as \xHH, or unreadable in a file that is not CSV with commas';

@@ -144,8 +144,8 @@ COMMENT ON COLUMN bulk_action.bulk_actions.metadata IS 'the caller''s own notes,
 COMMENT ON COLUMN bulk_action.bulk_actions.state IS 'queued, running, paused, completed, cancelled or failed';
 COMMENT ON COLUMN bulk_action.bulk_actions.dry_run IS 'option dry_run: the rows were tried, and nothing was changed';
 COMMENT ON COLUMN bulk_action.bulk_actions.source IS 'URI of the file; ?... stands for the query of a URL';
-COMMENT ON COLUMN bulk_action.bulk_actions.options IS 'options given at submit';
-COMMENT ON COLUMN bulk_action.bulk_actions.trace_id IS 'the caller''s id for tracing, repeated in logs and statistics';
+COMMENT ON COLUMN bulk_action.bulk_actions.options IS 'options given at submit; max_errors as bulk_action_retry has changed it';
+COMMENT ON COLUMN bulk_action.bulk_actions.trace_id IS 'the caller''s id for tracing, repeated by bulk_action_stat';
 COMMENT ON COLUMN bulk_action.bulk_actions.idempotency_key IS 'submitting again with the same key returns the same action';
 COMMENT ON COLUMN bulk_action.bulk_actions.parent_id IS
 	'the action whose error report this file is; it may have been purged';
@@ -153,8 +153,8 @@ COMMENT ON COLUMN bulk_action.bulk_actions.submitted_by IS 'role whose privilege
 COMMENT ON COLUMN bulk_action.bulk_actions.submitted_at IS 'time of submission';
 COMMENT ON COLUMN bulk_action.bulk_actions.started_at IS 'time at which the coordinator gave it to the workers';
 COMMENT ON COLUMN bulk_action.bulk_actions.finished_at IS 'time at which it was completed, cancelled or failed';
-COMMENT ON COLUMN bulk_action.bulk_actions.error_code IS 'SQLSTATE of what ended the action, if it failed';
-COMMENT ON COLUMN bulk_action.bulk_actions.error_message IS 'what ended the action, if it failed';
+COMMENT ON COLUMN bulk_action.bulk_actions.error_code IS 'SQLSTATE of what ended the action, if it failed, or put it to rest, if it is paused for trouble';
+COMMENT ON COLUMN bulk_action.bulk_actions.error_message IS 'what ended the action or put it to rest';
 COMMENT ON COLUMN bulk_action.bulk_actions.error_detail IS 'detail of error_message';
 COMMENT ON COLUMN bulk_action.bulk_actions.error_hint IS 'what to do about error_message';
 
@@ -187,7 +187,7 @@ COMMENT ON COLUMN bulk_action.bulk_action_stats.action_id IS 'id of the action';
 COMMENT ON COLUMN bulk_action.bulk_action_stats.total IS 'rows read from the file so far';
 COMMENT ON COLUMN bulk_action.bulk_action_stats.failed IS 'rows that failed; bulk_action_errors says why';
 COMMENT ON COLUMN bulk_action.bulk_action_stats.success IS 'rows updated, inserted, deleted or found unchanged';
-COMMENT ON COLUMN bulk_action.bulk_action_stats.metadata IS 'every outcome by name, percent, and when this was recorded';
+COMMENT ON COLUMN bulk_action.bulk_action_stats.metadata IS 'every other outcome by name, percent, and when this was recorded';
 
 CREATE VIEW bulk_action.bulk_action_errors WITH (security_barrier) AS
 SELECT
@@ -206,7 +206,8 @@ COMMENT ON COLUMN bulk_action.bulk_action_errors.line IS 'line of the file at wh
 COMMENT ON COLUMN bulk_action.bulk_action_errors.error_code IS 'SQLSTATE';
 COMMENT ON COLUMN bulk_action.bulk_action_errors.error_column IS 'the column at fault, where it is known';
 COMMENT ON COLUMN bulk_action.bulk_action_errors.error_message IS 'what is wrong with the row';
-COMMENT ON COLUMN bulk_action.bulk_action_errors.record IS 'the row''s original cells as CSV';
+COMMENT ON COLUMN bulk_action.bulk_action_errors.record IS
+	'the row as it stands in the file; of a file that is something else than CSV with commas, written anew as that';
 
 CREATE VIEW bulk_action.bulk_action_superseded_rows WITH (security_barrier) AS
 SELECT
@@ -223,9 +224,10 @@ COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.action_id IS 'id of th
 COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.line IS 'line of the file at which the row begins';
 COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.superseded_by IS
 	'line of the row that won: the last or the first with this key, as option duplicates says';
-COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.record IS 'the row''s original cells as CSV';
+COMMENT ON COLUMN bulk_action.bulk_action_superseded_rows.record IS
+	'the row as it stands in the file; of a file that is something else than CSV with commas, written anew as that';
 
--- The file that is shown can be submitted as it is: columns that begin with _ are ignored.
+-- The file that is shown can be submitted as it is: a column called _line is ignored.
 CREATE VIEW bulk_action.bulk_action_dead_letters WITH (security_barrier) AS
 SELECT
 	a.id AS action_id,

@@ -2,10 +2,12 @@
  * preview.c
  *		bulk_action_preview: what would become of the first rows of a file.
  *
- * Everything that submit checks is checked, and raised.  What is wrong with the
- * file comes back as part of the answer, as much of it as can be found at once:
- * a column of the header that stands for nothing is noted, left out, and the
- * next one looked for.
+ * What submit checks of roles, entity, permission, privileges, options and
+ * source is checked, and raised; account, limits, captured settings and what
+ * only submit has as an argument are not looked at.  What is wrong with the file
+ * comes back as part of the answer, as much of it as can be found at once: a
+ * column of the header that stands for nothing is noted, left out, and the next
+ * one looked for.
  *
  * Cells are converted as they will be, by the caller and under the settings of
  * his session, which are those that submit would record.  No statement is run on

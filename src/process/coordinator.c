@@ -4,7 +4,7 @@
  *
  * Life: started by the launcher after a wake-up of its database; connected as
  * the bootstrap superuser, and therefore runs no statement but those on the
- * extension's own tables (jobs_actions.c), no DDL, no user-defined code.  It
+ * extension's own tables (jobs_*.c), no DDL, no user-defined code.  It
  * leaves when the database has had nothing to do for a while, or at once when
  * bulk_action.enabled is switched off.
  *

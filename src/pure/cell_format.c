@@ -3,8 +3,9 @@
  *	  Dates, numbers and truth values as people write them.
  *
  * PostgreSQL reads dates by the setting DateStyle, which decides for a whole
- * session, and to_date() takes 31.02. for a day in March.  A file that says
- * how it writes its dates is better taken at its word.
+ * session, and to_date() takes what does not fit its pattern: 1/2-24 for
+ * DD.MM.YYYY is a day of the year 24.  A file that says how it writes its dates
+ * is better taken at its word.
  */
 #include "pure/cell_format.h"
 

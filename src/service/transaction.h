@@ -27,18 +27,18 @@ typedef struct SubmitterFrame
 /* Once per process. */
 extern void transaction_install(void);
 
-/* Steps 1 to 3: a fresh READ COMMITTED transaction, SPI connected, a snapshot pushed. */
+/* Step 1: a fresh READ COMMITTED transaction, SPI connected, a snapshot pushed. */
 extern void transaction_start(void);
 
 /* The name of a role that acts; an error if it was dropped, even in the middle of the transaction. */
 extern const char *submitter_name(Oid role);
 
-/* Step 5 and step 7: what is between runs as the submitter. */
+/* Steps 3 and 5: what is between runs as the submitter. */
 extern void submitter_enter(const Submitter *submitter, SubmitterFrame *frame);
 extern void submitter_leave(const SubmitterFrame *frame);
 
 /*
- * Steps 9 and 10.  With a submitter, deferred user code at commit runs as him;
+ * Step 7.  With a submitter, deferred user code at commit runs as him;
  * NULL where the transaction ran no user code.
  */
 extern void transaction_commit(const Submitter *submitter, bool synchronous);

@@ -8,9 +8,10 @@
  * to which at most these statements are applied, in this order:
  *
  *	1	Rows that are in the table are updated or deleted, if that is wanted.
- *	2	If not all were, FIND tells those that are there and were left as they
- *		are (nothing would change, or a trigger said no) from those that are
- *		not there.
+ *	2	If not all were: where option match is given, DIFFERS tells those that
+ *		are there with other values.  FIND tells those that are there and were
+ *		left as they are (nothing would change, or a trigger said no) from those
+ *		that are not there.
  *	3	Those are counted, refused or inserted.
  *
  * A row that somebody else inserts between 1 and 3 is passed over by 3 (ON
