@@ -68,7 +68,7 @@ $(INSTALL_SQL): $(MANIFEST) $(SQL_PARTS) Makefile
 	mv $@.tmp $@
 
 CLANG_FORMAT ?= clang-format
-FORMATTED = $(SOURCES) $(ALL_HEADERS) $(sort $(wildcard test/unit/*.c test/unit/*.h test/fuzz/*.c test/injection/*.c))
+FORMATTED = $(SOURCES) $(ALL_HEADERS) $(sort $(wildcard test/unit/*.c test/unit/*.h test/fuzz/*.c test/injection/*.c test/cost/*.c))
 
 .PHONY: unit format format-check
 unit:

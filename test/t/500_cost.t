@@ -1,0 +1,121 @@
+# What an action costs, in things that do not depend on the clock: instructions of the pure layer, WAL, looks at
+# buffers, transaction ids and S3 requests, and the plan of the statement that applies rows.
+#
+# The bounds are a quarter (instructions: other compilers) or a tenth above what was found; they are to be lowered
+# when a change makes something cheaper, and a change that goes beyond one has to say why.
+use strict;
+use warnings;
+
+use BulkAction;
+use File::Basename qw(dirname);
+use Test::More;
+
+my $root = dirname(dirname(dirname(__FILE__)));
+
+# at_most($found, $bound, $what): the figure is shown, met or not.
+sub at_most
+{
+	my ($found, $bound, $what) = @_;
+	note(sprintf('%s: %.1f, at most %.1f', $what, $found, $bound));
+	return cmp_ok($found, '<=', $bound, $what);
+}
+
+# --- the pure layer --------------------------------------------------------------------------------------
+
+my $program = PostgreSQL::Test::Utils::tempdir() . '/pure_layer';
+system('gcc', '-std=c11', '-O2', '-g', "-I$root/src", '-o', $program, "$root/test/cost/pure_layer.c",
+	(map { "$root/src/pure/$_.c" } qw(csv_reader row_codec lane_assignment)), '-lcsv') == 0
+  or die 'pure_layer could not be compiled';
+
+sub instructions
+{
+	my ($rows) = @_;
+	my $output = qx(valgrind --tool=callgrind --toggle-collect=take_rows --callgrind-out-file=/dev/null $program $rows 2>&1);
+	my ($n) = $output =~ /Collected : (\d+)/ or die "callgrind says $output";
+	like($output, qr/^$rows rows$/m, "$rows rows go through the pure layer");
+	return $n;
+}
+
+at_most((instructions(12_000) - instructions(2_000)) / 10_000, 6300, 'instructions per row of five cells');
+
+# --- an action -------------------------------------------------------------------------------------------
+
+my $rows = 50_000;
+my $proxy = new_proxy();
+my $node = new_node('main', conf => <<'CONF');
+# alone, so that what is counted is always the same
+bulk_action.max_workers = 1
+bulk_action.idle_timeout = 1s
+autovacuum = off
+full_page_writes = off
+checkpoint_timeout = 1d
+shared_preload_libraries = 'bulk_action, auto_explain'
+auto_explain.log_min_duration = 0
+auto_explain.log_nested_statements = on
+log_min_messages = log
+CONF
+create_contacts($node, $rows);
+register_contacts($node);
+server_for_s3($node, endpoint => $proxy->endpoint);
+
+sub cost_of
+{
+	my ($csv) = @_;
+	my %cost;
+	# workers and coordinator tell what they have counted when they end
+	my $counters = <<'SQL';
+SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmax(pg_current_snapshot()),
+       (SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database())
+SQL
+	my $quiet = sub {
+		wait_until(sub { !pids_of($node, 'bulk_action worker') && !pids_of($node, 'bulk_action coordinator') },
+			what => 'the processes to have ended');
+		return @{ (rows_of($node, $counters))[0] };
+	};
+	my $uri = s3_put('cost.csv', file => $csv);
+	$proxy->forget_requests;
+	my @before = $quiet->();
+	my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('$uri')");
+	wait_for($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'", expect => 'completed');
+	my @after = $quiet->();
+	@cost{qw(wal xids buffers)} = map { $after[$_] - $before[$_] } 0 .. 2;
+	$cost{requests} = $proxy->requests;
+	$cost{stat} = join ' ', @{ (rows_of($node, "SELECT total, updated, unchanged, failed FROM bulk_action.bulk_action_stat('$id')"))[0] };
+	note("$_: " . ($cost{$_} // '')) foreach sort keys %cost;
+	return \%cost;
+}
+
+my @change = (rows => $rows, columns => [qw(first_name phone age score)], order => 'shuffled');
+my $changed = cost_of(contacts_csv($node, @change, name => 'a.csv'));
+my $unchanged = cost_of(contacts_csv($node, @change, name => 'a.csv'));
+
+# Two segments (of 1 and of up to 2 MiB) for 32 lanes make 64 chunks, one transaction each with one subtransaction
+# that has an id because it writes; the rest is the life of the action.
+my $chunks = 64;
+
+is($changed->{stat}, "$rows $rows 0 0", 'all rows are changed');
+at_most($changed->{wal} / $rows, 235, 'WAL bytes per row that is changed');
+at_most($changed->{buffers} / $rows, 6.6, 'buffers looked at per row that is changed');
+at_most($changed->{xids} / $chunks, 2.3, 'transaction ids per chunk');
+at_most($changed->{requests}, 3, 'S3 requests for two segments');
+
+is($unchanged->{stat}, "$rows 0 $rows 0", 'the same file again: nothing is changed');
+at_most($unchanged->{wal} / $rows, 35, 'WAL bytes per row that is unchanged');
+at_most($unchanged->{buffers} / $rows, 7.2, 'buffers looked at per row that is unchanged');
+at_most($unchanged->{xids} / $chunks, 1.3, 'transaction ids per chunk without changes');
+
+# --- the plan --------------------------------------------------------------------------------------------
+
+my @plans = read_file($node->logfile) =~ /Query Text: (UPDATE ONLY public\.contacts .*?)\n\d{4}-/sg;
+cmp_ok(scalar @plans, '>=', $chunks, 'the plans of the statements are in the log');
+my %shapes;
+foreach my $plan (@plans)
+{
+	my @nodes = $plan =~ /^\s*(?:->\s+)?((?:[A-Z][a-z]+ )*[A-Z][a-z]+(?: (?:using|on) \S+)*(?: \w+)?)  \(cost/mg;
+	$shapes{ join ' / ', @nodes }++;
+}
+is_deeply([ keys %shapes ],
+	['Update on contacts t / Nested Loop / Function Scan on s / Index Scan using contacts_pkey on contacts t'],
+	'one shape of plan: a nested loop over the index of the key') or note($plans[0]);
+
+done_testing();
