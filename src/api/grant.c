@@ -20,6 +20,7 @@
 #include "api/entity_type.h"
 #include "base/compat.h"
 #include "service/bookkeeping.h"
+#include "service/clean_text.h"
 #include "stage/action_type.h"
 #include "stage/permission.h"
 
@@ -62,7 +63,7 @@ role_named(const char *name)
 	role = get_role_oid(name, true);
 	if (!OidIsValid(role))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role \"%s\" does not exist", name),
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role \"%s\" does not exist", clean_text(name)),
 				 errdetail("Names are compared as they are, upper and lower case included."),
 				 errhint("Name a role, or '%s' for everybody.", EVERYBODY)));
 	return role;

@@ -52,7 +52,8 @@ typedef struct Preview
 	PreviewSource   source;
 	int             nfields; /* 0: the header cannot be read */
 	CsvField       *header;
-	Target         *target; /* as far as it was found; NULL: not at all */
+	Target         *target;         /* as far as it was found; NULL: not at all */
+	MemoryContext   target_context; /* of the present try to find it */
 	bool            can_convert;
 	PreviewDocument document;
 	int             nkeys;
@@ -110,6 +111,8 @@ leave_out(Action *action, const char *header)
 	rules[0].header = pstrdup(header);
 	if (options->ncolumns > 0)
 		memcpy(rules + 1, options->columns, sizeof(ColumnRule) * options->ncolumns);
+	if (options->columns != NULL)
+		pfree(options->columns);
 	options->columns = rules;
 	options->ncolumns++;
 }
@@ -120,7 +123,7 @@ try_target(Preview *preview)
 {
 	Subtransaction frame;
 
-	subtransaction_begin(&frame, preview->context);
+	subtransaction_begin(&frame, preview->target_context);
 	PG_TRY();
 	{
 		(void) target_open_at(&preview->target, preview->action, preview->header, preview->nfields,
@@ -138,12 +141,18 @@ try_target(Preview *preview)
 static void
 find_target(Preview *preview)
 {
+	preview->target_context = AllocSetContextCreate(preview->context, "bulk_action preview target",
+													ALLOCSET_DEFAULT_SIZES);
 	for (int left_out = 0; left_out <= preview->nfields; left_out++)
 	{
 		ErrorData *error;
 
 		CHECK_FOR_INTERRUPTS();
+		/* what the try before has found: there may be as many tries as columns */
+		preview->target = NULL;
+		MemoryContextReset(preview->target_context);
 		error = try_target(preview);
+		MemoryContextSwitchTo(preview->context);
 		if (error == NULL)
 		{
 			preview->can_convert = true;

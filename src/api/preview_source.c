@@ -16,6 +16,7 @@
 #include "utils/timeout.h"
 
 #include "api/preview_source.h"
+#include "service/clean_text.h"
 #include "service/source.h"
 #include "stage/source_text.h"
 
@@ -38,7 +39,7 @@ report_timeout(const Action *action)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("\"%s\" could not be read within %d seconds", action->source.uri, PREVIEW_SECONDS),
+			 errmsg("\"%s\" could not be read within %d seconds", clean_text(action->source.uri), PREVIEW_SECONDS),
 			 errdetail("A preview waits no longer than that, because it runs in the caller's transaction."),
 			 errhint("Try again, or submit the file with option dry_run: workers try for longer.")));
 }

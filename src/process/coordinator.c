@@ -514,7 +514,11 @@ bulk_action_coordinator_main(Datum arg)
 
 		background_reload();
 		if (!bulk_action_enabled)
+		{
+			/* it may be on again before the launcher has seen that it was off */
+			database_wake(birth->database);
 			break;
+		}
 		MemoryContextReset(round_context);
 		look_again |= database_take_wakeup(birth->database);
 		if (look_again)

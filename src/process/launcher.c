@@ -9,6 +9,9 @@
  * It looks at every database once at its start and then at long intervals (for
  * wake-ups that were lost), by starting a coordinator, which leaves at once if
  * there is nothing to do.  In between a commit of submit marks its database.
+ * Where there are more databases than places for them on the board, it goes through
+ * them in the order of their OIDs, and on when a place has become free.
+ *
  * Coordinators are started one at a time: while one has work but no worker yet,
  * another would only take away the slot that the worker needs.  While
  * bulk_action.enabled is off it starts nothing.
@@ -50,28 +53,53 @@ is_served(Form_pg_database database)
 		   database->datconnlimit != COMPAT_INVALID_DATABASE;
 }
 
-/* Marks every database that could have something to do. */
-static void
-mark_all_databases(void)
-{
-	Relation      rel;
-	TableScanDesc scan;
-	HeapTuple     tuple;
+/* It is going through all databases, and those after this one are still to be marked. */
+static bool going_through = false;
+static Oid  marked_up_to = InvalidOid;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	(void) GetTransactionSnapshot();
-	rel = table_open(DatabaseRelationId, AccessShareLock);
-	scan = table_beginscan_catalog(rel, 0, NULL);
+/* In the order of their OIDs; in the present memory context. */
+static List *
+served_databases(void)
+{
+	Relation      rel = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple     tuple;
+	List         *databases = NIL;
+
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
 		if (is_served(database))
-			database_wake(database->oid);
+			databases = lappend_oid(databases, database->oid);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
+	list_sort(databases, list_oid_cmp);
+	return databases;
+}
+
+/* Marks the databases that could have something to do, as many more of them as there is a place for. */
+static void
+mark_databases(void)
+{
+	ListCell *cell;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	going_through = false;
+	foreach(cell, served_databases())
+	{
+		if (lfirst_oid(cell) <= marked_up_to)
+			continue;
+		if (!database_want(lfirst_oid(cell)))
+		{
+			going_through = true;
+			break;
+		}
+		marked_up_to = lfirst_oid(cell);
+	}
 	CommitTransactionCommand();
 }
 
@@ -139,12 +167,17 @@ bulk_action_launcher_main(Datum arg)
 			continue;
 		}
 		(void) slot_reclaim(ATTACH_LIMIT_MS);
-		if (database_take_overflow() || last_scan == 0 ||
-			TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), bulk_action_rescan_interval * 1000))
+		/* Not begun anew before it has been through, or the last ones would never have their turn. */
+		if (!going_through &&
+			(database_take_overflow() || last_scan == 0 ||
+			 TimestampDifferenceExceeds(last_scan, GetCurrentTimestamp(), bulk_action_rescan_interval * 1000)))
 		{
 			last_scan = GetCurrentTimestamp();
-			mark_all_databases();
+			marked_up_to = InvalidOid;
+			going_through = true;
 		}
+		if (going_through)
+			mark_databases();
 		INJECTION("launcher-round");
 		timeout_ms = start_coordinators(bulk_action_rescan_interval * 1000L);
 		background_wait(timeout_ms);

@@ -49,9 +49,6 @@ extern bool row_codec_append(RowBuffer *buffer, uint64_t line,
 extern bool row_codec_append_raw(RowBuffer *buffer, uint64_t line,
 								 const char *raw, size_t raw_len);
 
-/* Rows as they stand in another buffer. */
-extern bool row_codec_append_rows(RowBuffer *buffer, const char *rows, size_t len);
-
 /* One cell, quoted where needed, with nothing before or after it. */
 extern bool row_codec_append_cell(RowBuffer *buffer, const CsvField *cell);
 

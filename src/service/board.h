@@ -77,6 +77,9 @@ extern void database_wake(Oid database);
 /* For the launcher: a wake-up found no place, so every database must be looked at. */
 extern bool database_take_overflow(void);
 
+/* For the launcher: a database is to be looked at; false: no place, until a coordinator has taken up another. */
+extern bool database_want(Oid database);
+
 /* The coordinator begins to look: true if there was a wake-up since the last call. */
 extern bool database_take_wakeup(Oid database);
 

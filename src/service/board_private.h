@@ -11,7 +11,7 @@
 
 #include "service/board.h"
 
-#define BOARD_MAX_DATABASES 64 /* with something to do at once; more are found by the next rescan */
+#define BOARD_MAX_DATABASES 64 /* with something to do at once; more wait until there is a place (launcher.c) */
 #define BOARD_MAX_WANTS     16
 #define BOARD_MAX_PACES     256 /* more than PACES_PER_ACTION * BOARD_MAX_ACTIONS */
 

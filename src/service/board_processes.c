@@ -301,6 +301,19 @@ database_take_overflow(void)
 }
 
 bool
+database_want(Oid database)
+{
+	DatabaseEntry *entry;
+
+	board_lock();
+	entry = board_find_database(database, true);
+	if (entry != NULL)
+		entry->wanted = true;
+	board_unlock();
+	return entry != NULL;
+}
+
+bool
 database_take_wakeup(Oid database)
 {
 	DatabaseEntry *entry;

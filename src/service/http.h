@@ -97,9 +97,6 @@ typedef struct HttpResponse
 	int64 range_total;
 	int   retry_after_seconds;
 	char  etag[HTTP_HEADER_SIZE];
-	char  content_type[HTTP_HEADER_SIZE];
-	char  content_encoding[HTTP_HEADER_SIZE];
-	char  last_modified[HTTP_HEADER_SIZE];
 	char  request_id[HTTP_HEADER_SIZE];     /* x-amz-request-id */
 	char  bucket_region[HTTP_HEADER_SIZE];  /* x-amz-bucket-region */
 	char  version_id[HTTP_VERSION_ID_SIZE]; /* x-amz-version-id */

@@ -84,9 +84,6 @@ take_header(HttpResponse *response, const char *name, const char *value)
 		size_t      size;
 	} texts[] = {
 		{"etag", response->etag, sizeof(response->etag)},
-		{"content-type", response->content_type, sizeof(response->content_type)},
-		{"content-encoding", response->content_encoding, sizeof(response->content_encoding)},
-		{"last-modified", response->last_modified, sizeof(response->last_modified)},
 		{"x-amz-request-id", response->request_id, sizeof(response->request_id)},
 		{"x-amz-bucket-region", response->bucket_region, sizeof(response->bucket_region)},
 		{"x-amz-version-id", response->version_id, sizeof(response->version_id)}};

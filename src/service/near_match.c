@@ -3,9 +3,8 @@
  *		Finds the name that somebody who misspelt one probably meant.
  *
  * Near is: the same but for upper and lower case, or at most three edits and
- * not more than half of the word.  The
- * server's function refuses strings beyond 255 characters, so those are not
- * looked at.
+ * not more than half of the word.  The server's function refuses strings beyond
+ * 255 characters, so those are not looked at.
  */
 #include "postgres.h"
 

@@ -110,6 +110,15 @@ source_check(const SourceAddress *address, Oid role)
 	}
 }
 
+/* What may pass, like want of file descriptors, does not make it a file that is gone. */
+static int
+errcode_for_open(void)
+{
+	return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO ?
+			   errcode_for_file_access() :
+			   errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND);
+}
+
 /*
  * Opens the file and says which version of it this is.  Opening a pipe that
  * has taken the file's place must not wait for somebody to write to it.
@@ -121,7 +130,7 @@ open_file(Source *source, struct stat *status)
 
 	if (fd < 0 || fstat(fd, status) != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_BULK_ACTION_SOURCE_NOT_FOUND),
+				(errcode_for_open(),
 				 errmsg("could not open file \"%s\": %m", clean_text(source->path)),
 				 errhint("The file must stay where it is until the action has ended.")));
 	if (!S_ISREG(status->st_mode))
@@ -152,9 +161,10 @@ read_file(Source *source, const SourcePin *pin, int64 offset, size_t length, cha
 
 	while (done < length)
 	{
-		ssize_t n = pread(fd, buffer + done, Min(length - done, 1024 * 1024), offset + done);
+		ssize_t n;
 
 		CHECK_FOR_INTERRUPTS();
+		n = pread(fd, buffer + done, Min(length - done, 1024 * 1024), offset + done);
 		if (n < 0 && errno != EINTR)
 			ereport(ERROR,
 					(errcode_for_file_access(),
