@@ -15,6 +15,7 @@
  *
  * A row that somebody else inserts between 1 and 3 is passed over by 3 (ON
  * CONFLICT DO NOTHING); then the chunk is tried again, like after any collision.
+ * Not so under row-level security: see insert_kind().
  */
 #include "postgres.h"
 
@@ -161,6 +162,21 @@ count_left_out(RowSet *set, uint64 inserted)
 	return set->n - inserted;
 }
 
+/*
+ * A key that is not there for the submitter can be that of a row which row-level
+ * security hides from him, or keeps him from updating.  Nobody could tell it
+ * from one that a trigger left out, and nothing would become of it in silence:
+ * so the unique index says no.  It says the same of what somebody else has
+ * inserted in this moment, which is found when rows are tried one by one.
+ */
+static StatementKind
+insert_kind(const Target *target, bool keyed)
+{
+	bool may_hide = target->found == FOUND_UPDATE && target->row_security;
+
+	return keyed && target->found != FOUND_ERROR && !may_hide ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT;
+}
+
 /* Step 3: what is not there. */
 static void
 apply_missing(RowSet *set, RowResults *results)
@@ -176,12 +192,12 @@ apply_missing(RowSet *set, RowResults *results)
 			refuse(results, set->rows[i], REFUSED_MISSING);
 	else
 	{
-		bool absent = keyed && target->found != FOUND_ERROR;
+		StatementKind kind = insert_kind(target, keyed);
 
-		inserted = run(set, absent ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT);
+		inserted = run(set, kind);
 		results->outcomes.inserted += inserted;
 		if (inserted < set->n)
-			results->outcomes.unchanged += absent && target->found == FOUND_UPDATE ?
+			results->outcomes.unchanged += kind == STATEMENT_INSERT_ABSENT && target->found == FOUND_UPDATE ?
 											   count_left_out(set, inserted) :
 											   set->n - inserted;
 	}
@@ -245,7 +261,7 @@ rows_prepare(RowBatch *batch)
 	if (target->found == FOUND_DELETE)
 		row_plans_prepare(batch, STATEMENT_DELETE);
 	if (target->on_missing == MISSING_INSERT)
-		row_plans_prepare(batch, target->found == FOUND_ERROR ? STATEMENT_INSERT : STATEMENT_INSERT_ABSENT);
+		row_plans_prepare(batch, insert_kind(target, true));
 }
 
 void
