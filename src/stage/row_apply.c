@@ -19,6 +19,8 @@
  */
 #include "postgres.h"
 
+#include "utils/snapmgr.h"
+
 #include "base/error_codes.h"
 #include "stage/constraints.h"
 #include "stage/row_apply.h"
@@ -62,12 +64,12 @@ same_key(const RowBatch *batch, int left, int right)
 }
 
 static uint64
-run(RowSet *set, StatementKind kind)
+run_at(RowSet *set, StatementKind kind, Snapshot snapshot)
 {
 	uint64 found;
 
 	memset(set->hit, 0, sizeof(bool) * set->n);
-	found = row_plans_run(set->batch, kind, set->column_set, set->rows, set->n, set->hit);
+	found = row_plans_run(set->batch, kind, set->column_set, set->rows, set->n, set->hit, snapshot);
 	if (kind != STATEMENT_FIND && kind != STATEMENT_DIFFERS)
 		constraints_check_deferred();
 	if (found > set->n)
@@ -77,6 +79,38 @@ run(RowSet *set, StatementKind kind)
 						(unsigned long long) found),
 				 errhint("The key has to be unique; look for rules and triggers of the table.")));
 	return found;
+}
+
+static uint64
+run(RowSet *set, StatementKind kind)
+{
+	return run_at(set, kind, InvalidSnapshot);
+}
+
+/*
+ * Rows that are in the table and were there for a statement that began when
+ * nothing was committed but what "before" sees.  It may have waited for locks:
+ * what others inserted meanwhile it has not left as it is, it has not seen it.
+ */
+static uint64
+find_seen(RowSet *set, Snapshot before)
+{
+	bool  *hit = set->hit;
+	uint64 found = run(set, STATEMENT_FIND);
+	uint64 seen = 0;
+
+	if (found == 0 || GetTransactionSnapshot()->snapXactCompletionCount == before->snapXactCompletionCount)
+		return found;
+	set->hit = palloc(sizeof(bool) * set->n);
+	(void) run_at(set, STATEMENT_FIND, before);
+	for (int i = 0; i < set->n; i++)
+	{
+		hit[i] = hit[i] && set->hit[i];
+		seen += hit[i];
+	}
+	pfree(set->hit);
+	set->hit = hit;
+	return seen;
 }
 
 /* Leaves only the rows that the last statement did not hit. */
@@ -98,6 +132,17 @@ refuse(RowResults *results, int row, Refusal why)
 	results->refused[results->nrefused++].why = why;
 }
 
+/* Step 2, for deletions: rows that do not match are refused. */
+static void
+refuse_differing(RowSet *set, RowResults *results)
+{
+	(void) run(set, STATEMENT_DIFFERS);
+	for (int i = 0; i < set->n; i++)
+		if (set->hit[i])
+			refuse(results, set->rows[i], REFUSED_DIFFERS);
+	keep_missed(set);
+}
+
 /* Steps 1 and 2: what is there.  Leaves the rows that are not. */
 static void
 apply_found(RowSet *set, RowResults *results)
@@ -105,43 +150,36 @@ apply_found(RowSet *set, RowResults *results)
 	Target       *target = set->batch->target;
 	bool          deletes = target->found == FOUND_DELETE;
 	StatementKind kind = deletes ? STATEMENT_DELETE : STATEMENT_UPDATE;
+	Snapshot      before = RegisterSnapshot(GetTransactionSnapshot());
+	uint64        changed = 0;
 
 	if (deletes || row_plans_sets_anything(set->batch, set->column_set))
+		changed = run(set, kind);
+	if (deletes)
+		results->outcomes.deleted += changed;
+	else
+		results->outcomes.updated += changed;
+	if (changed == set->n)
+		set->n = 0;
+	else if (changed > 0 && !statement_numbers_rows(target, kind))
 	{
-		uint64 changed = run(set, kind);
+		/* which rows were changed need not be known: those not there are only counted */
+		uint64 there = Max(find_seen(set, before), changed);
 
-		if (deletes)
-			results->outcomes.deleted += changed;
-		else
-			results->outcomes.updated += changed;
-		if (statement_numbers_rows(target, kind))
-			keep_missed(set);
-		else if (changed == set->n)
-			set->n = 0;
-		else
-		{
-			/* which rows were changed need not be known: those not there are only counted */
-			uint64 there = run(set, STATEMENT_FIND);
-
-			results->outcomes.unchanged += Max(there, changed) - changed;
-			results->outcomes.not_found += set->n - Max(there, changed);
-			set->n = 0;
-		}
+		results->outcomes.unchanged += there - changed;
+		results->outcomes.not_found += set->n - there;
+		set->n = 0;
 	}
-	if (set->n == 0)
-		return;
-	if (deletes && target->has_match)
-	{
-		(void) run(set, STATEMENT_DIFFERS);
-		for (int i = 0; i < set->n; i++)
-			if (set->hit[i])
-				refuse(results, set->rows[i], REFUSED_DIFFERS);
+	else if (changed > 0)
 		keep_missed(set);
-		if (set->n == 0)
-			return;
+	if (set->n > 0 && deletes && target->has_match)
+		refuse_differing(set, results);
+	if (set->n > 0)
+	{
+		results->outcomes.unchanged += find_seen(set, before);
+		keep_missed(set);
 	}
-	results->outcomes.unchanged += run(set, STATEMENT_FIND);
-	keep_missed(set);
+	UnregisterSnapshot(before);
 }
 
 /*
