@@ -19,10 +19,18 @@ use Test::More;
 
 our @EXPORT = qw(prepare_by_hand do_by_hand submit_typed ended_as like_by_hand sql_literal csv_file_of);
 
-my $json = JSON::PP->new->canonical->utf8(0);
+my $json = JSON::PP->new->canonical;
 my $files = 0;
 
 sub sql_literal { return defined $_[0] ? "E'" . ($_[0] =~ s/([\\'])/\\$1/gr =~ s/\n/\\n/gr =~ s/\r/\\r/gr) . "'" : 'NULL' }
+
+# Bytes, like everything here.
+sub _json
+{
+	my $text = $json->encode($_[0]);
+	utf8::downgrade($text);
+	return $text;
+}
 
 sub _array { return 'ARRAY[' . join(', ', map { sql_literal($_) } @_) . ']::text[]' }
 
@@ -34,7 +42,7 @@ sub prepare_by_hand
 CREATE SCHEMA by_hand;
 GRANT USAGE ON SCHEMA by_hand TO PUBLIC;
 CREATE TABLE by_hand.file (line bigint PRIMARY KEY, cells text[]);
-CREATE TABLE by_hand.outcome (line bigint, outcome text, code text);
+CREATE TABLE by_hand.outcome (line bigint, outcome text, code text, message text);
 GRANT ALL ON by_hand.file, by_hand.outcome TO PUBLIC;
 
 -- p: type, and on_missing, on_conflict, match, skip_unchanged as in the options of an action
@@ -129,7 +137,7 @@ BEGIN
 			SET CONSTRAINTS ALL DEFERRED;
 			INSERT INTO by_hand.outcome VALUES (r.line, coalesce(outcome, 'not_found'));
 		EXCEPTION WHEN OTHERS THEN
-			INSERT INTO by_hand.outcome VALUES (r.line, 'failed', SQLSTATE);
+			INSERT INTO by_hand.outcome VALUES (r.line, 'failed', SQLSTATE, SQLERRM);
 		END;
 	END LOOP;
 END $$;
@@ -137,19 +145,24 @@ SQL
 	return;
 }
 
+sub _lines { return scalar(() = csv_line(@{ $_[0] }) =~ /\r\n|\n|\r/g) }
+
 # do_by_hand($node, table => ..., keys => [...], header => [...], rows => [[...]], type => ..., as => role,
-#   options => { on_missing, on_conflict, match, skip_unchanged }). Lines are counted from 2.
+#   options => { on_missing, on_conflict, match, skip_unchanged }).
 sub do_by_hand
 {
 	my ($node, %option) = @_;
-	my $line = 1;
+	# where a row begins, as an editor counts lines
+	my $line = 1 + _lines($option{header});
 	my $data = join '', map {
+		my $begin = $line;
+		$line += _lines($_);
 		my $cells = join ',', map { defined $_ ? '"' . s/(["\\])/\\$1/gr . '"' : 'NULL' } @$_;
-		++$line . "\t" . "{$cells}" =~ s/\\/\\\\/gr =~ s/\n/\\n/gr . "\n"
+		$begin . "\t" . "{$cells}" =~ s/\\/\\\\/gr =~ s/\n/\\n/gr =~ s/\r/\\r/gr =~ s/\t/\\t/gr . "\n"
 	} @{ $option{rows} };
 	my $file = write_file($node->basedir . '/by_hand', $data);
 	my $as = defined $option{as} ? "SET SESSION AUTHORIZATION $option{as};" : '';
-	my $parameters = $json->encode({ %{ $option{options} // {} }, type => $option{type} });
+	my $parameters = _json({ %{ $option{options} // {} }, type => $option{type} });
 	$node->safe_psql('postgres', <<SQL);
 SET client_encoding = 'UTF8';
 TRUNCATE by_hand.file, by_hand.outcome;
@@ -174,7 +187,7 @@ sub submit_typed
 	my ($node, %option) = @_;
 	my $source = $option{source} // csv_file_of($node, %option);
 	return value_of($node, sprintf('SELECT bulk_action.bulk_action_submit(%s, action_type => %s, entity_type => %s, options => %s)',
-			sql_literal($source), sql_literal("bulk_$option{type}"), sql_literal($option{entity}), sql_literal($json->encode($option{options} // {}))),
+			sql_literal($source), sql_literal("bulk_$option{type}"), sql_literal($option{entity}), sql_literal(_json($option{options} // {}))),
 		as => $option{as});
 }
 
