@@ -323,6 +323,20 @@ show_rows(Preview *preview, int max_rows)
 	}
 }
 
+/*
+ * The check of a domain is user code: it becomes nobody else here either, though
+ * by a cast in this session it might.  Undone with the subtransaction.
+ */
+static void
+stay_oneself(void)
+{
+	Oid user;
+	int context;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(user, context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
 /* Everything that runs user code, or could. */
 static void
 look_at_file(Preview *preview, int max_rows)
@@ -330,6 +344,7 @@ look_at_file(Preview *preview, int max_rows)
 	Subtransaction frame;
 
 	subtransaction_begin(&frame, preview->context);
+	stay_oneself();
 	PG_TRY();
 	{
 		if (read_header(preview))

@@ -16,8 +16,11 @@
  *
  * A row that somebody else inserts between 1 and 3 is passed over by 3 (ON
  * CONFLICT DO NOTHING); then the chunk is tried again, like after any collision.
+ * Not so under row-level security: see insert_kind().
  */
 #include "postgres.h"
+
+#include "utils/snapmgr.h"
 
 #include "base/error_codes.h"
 #include "stage/constraints.h"
@@ -62,12 +65,12 @@ same_key(const RowBatch *batch, int left, int right)
 }
 
 static uint64
-run(RowSet *set, StatementKind kind)
+run_at(RowSet *set, StatementKind kind, Snapshot snapshot)
 {
 	uint64 found;
 
 	memset(set->hit, 0, sizeof(bool) * set->n);
-	found = row_plans_run(set->batch, kind, set->column_set, set->rows, set->n, set->hit);
+	found = row_plans_run(set->batch, kind, set->column_set, set->rows, set->n, set->hit, snapshot);
 	if (kind != STATEMENT_FIND && kind != STATEMENT_DIFFERS)
 		constraints_check_deferred();
 	if (found > set->n)
@@ -77,6 +80,38 @@ run(RowSet *set, StatementKind kind)
 						(unsigned long long) found),
 				 errhint("The key has to be unique; look for rules and triggers of the table.")));
 	return found;
+}
+
+static uint64
+run(RowSet *set, StatementKind kind)
+{
+	return run_at(set, kind, InvalidSnapshot);
+}
+
+/*
+ * Rows that are in the table and were there for a statement that began when
+ * nothing was committed but what "before" sees.  It may have waited for locks:
+ * what others inserted meanwhile it has not left as it is, it has not seen it.
+ */
+static uint64
+find_seen(RowSet *set, Snapshot before)
+{
+	bool  *hit = set->hit;
+	uint64 found = run(set, STATEMENT_FIND);
+	uint64 seen = 0;
+
+	if (found == 0 || GetTransactionSnapshot()->snapXactCompletionCount == before->snapXactCompletionCount)
+		return found;
+	set->hit = palloc(sizeof(bool) * set->n);
+	(void) run_at(set, STATEMENT_FIND, before);
+	for (int i = 0; i < set->n; i++)
+	{
+		hit[i] = hit[i] && set->hit[i];
+		seen += hit[i];
+	}
+	pfree(set->hit);
+	set->hit = hit;
+	return seen;
 }
 
 /* Leaves only the rows that the last statement did not hit. */
@@ -98,6 +133,17 @@ refuse(RowResults *results, int row, Refusal why)
 	results->refused[results->nrefused++].why = why;
 }
 
+/* Step 2, for deletions: rows that do not match are refused. */
+static void
+refuse_differing(RowSet *set, RowResults *results)
+{
+	(void) run(set, STATEMENT_DIFFERS);
+	for (int i = 0; i < set->n; i++)
+		if (set->hit[i])
+			refuse(results, set->rows[i], REFUSED_DIFFERS);
+	keep_missed(set);
+}
+
 /* Steps 1 and 2: what is there.  Leaves the rows that are not. */
 static void
 apply_found(RowSet *set, RowResults *results)
@@ -105,43 +151,36 @@ apply_found(RowSet *set, RowResults *results)
 	Target       *target = set->batch->target;
 	bool          deletes = target->found == FOUND_DELETE;
 	StatementKind kind = deletes ? STATEMENT_DELETE : STATEMENT_UPDATE;
+	Snapshot      before = RegisterSnapshot(GetTransactionSnapshot());
+	uint64        changed = 0;
 
 	if (deletes || row_plans_sets_anything(set->batch, set->column_set))
+		changed = run(set, kind);
+	if (deletes)
+		results->outcomes.deleted += changed;
+	else
+		results->outcomes.updated += changed;
+	if (changed == set->n)
+		set->n = 0;
+	else if (changed > 0 && !statement_numbers_rows(target, kind))
 	{
-		uint64 changed = run(set, kind);
+		/* which rows were changed need not be known: those not there are only counted */
+		uint64 there = Max(find_seen(set, before), changed);
 
-		if (deletes)
-			results->outcomes.deleted += changed;
-		else
-			results->outcomes.updated += changed;
-		if (statement_numbers_rows(target, kind))
-			keep_missed(set);
-		else if (changed == set->n)
-			set->n = 0;
-		else
-		{
-			/* which rows were changed need not be known: those not there are only counted */
-			uint64 there = run(set, STATEMENT_FIND);
-
-			results->outcomes.unchanged += Max(there, changed) - changed;
-			results->outcomes.not_found += set->n - Max(there, changed);
-			set->n = 0;
-		}
+		results->outcomes.unchanged += there - changed;
+		results->outcomes.not_found += set->n - there;
+		set->n = 0;
 	}
-	if (set->n == 0)
-		return;
-	if (deletes && target->has_match)
-	{
-		(void) run(set, STATEMENT_DIFFERS);
-		for (int i = 0; i < set->n; i++)
-			if (set->hit[i])
-				refuse(results, set->rows[i], REFUSED_DIFFERS);
+	else if (changed > 0)
 		keep_missed(set);
-		if (set->n == 0)
-			return;
+	if (set->n > 0 && deletes && target->has_match)
+		refuse_differing(set, results);
+	if (set->n > 0)
+	{
+		results->outcomes.unchanged += find_seen(set, before);
+		keep_missed(set);
 	}
-	results->outcomes.unchanged += run(set, STATEMENT_FIND);
-	keep_missed(set);
+	UnregisterSnapshot(before);
 }
 
 /*
@@ -162,6 +201,21 @@ count_left_out(RowSet *set, uint64 inserted)
 	return set->n - inserted;
 }
 
+/*
+ * A key that is not there for the submitter can be that of a row which row-level
+ * security hides from him, or keeps him from updating.  Nobody could tell it
+ * from one that a trigger left out, and nothing would become of it in silence:
+ * so the unique index says no.  It says the same of what somebody else has
+ * inserted in this moment, which is found when rows are tried one by one.
+ */
+static StatementKind
+insert_kind(const Target *target, bool keyed)
+{
+	bool may_hide = target->found == FOUND_UPDATE && target->row_security;
+
+	return keyed && target->found != FOUND_ERROR && !may_hide ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT;
+}
+
 /* Step 3: what is not there. */
 static void
 apply_missing(RowSet *set, RowResults *results)
@@ -177,12 +231,12 @@ apply_missing(RowSet *set, RowResults *results)
 			refuse(results, set->rows[i], REFUSED_MISSING);
 	else
 	{
-		bool absent = keyed && target->found != FOUND_ERROR;
+		StatementKind kind = insert_kind(target, keyed);
 
-		inserted = run(set, absent ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT);
+		inserted = run(set, kind);
 		results->outcomes.inserted += inserted;
 		if (inserted < set->n)
-			results->outcomes.unchanged += absent && target->found == FOUND_UPDATE ?
+			results->outcomes.unchanged += kind == STATEMENT_INSERT_ABSENT && target->found == FOUND_UPDATE ?
 											   count_left_out(set, inserted) :
 											   set->n - inserted;
 	}
@@ -246,7 +300,7 @@ rows_prepare(RowBatch *batch)
 	if (target->found == FOUND_DELETE)
 		row_plans_prepare(batch, STATEMENT_DELETE);
 	if (target->on_missing == MISSING_INSERT)
-		row_plans_prepare(batch, target->found == FOUND_ERROR ? STATEMENT_INSERT : STATEMENT_INSERT_ABSENT);
+		row_plans_prepare(batch, insert_kind(target, true));
 }
 
 void

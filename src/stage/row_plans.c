@@ -221,7 +221,8 @@ row_plans_sets_anything(const RowBatch *batch, int column_set)
 }
 
 uint64
-row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n, bool *hit)
+row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n, bool *hit,
+			  Snapshot snapshot)
 {
 	PreparedSet  *prepared = prepare(batch, kind, column_set);
 	bool          numbered = statement_numbers_rows(batch->target, kind);
@@ -235,7 +236,7 @@ row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const i
 		values[i] = column_array(batch, prepared->fields[i], rows, n);
 	if (numbered)
 		values[nparams++] = number_array(n);
-	result = SPI_execute_plan(prepared->kept->plan, values, NULL, false, 0);
+	result = SPI_execute_snapshot(prepared->kept->plan, values, NULL, snapshot, InvalidSnapshot, false, true, 0);
 	if (result < 0)
 		elog(ERROR, "could not apply rows: %s", SPI_result_code_string(result));
 	processed = SPI_processed;

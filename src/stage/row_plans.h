@@ -7,17 +7,19 @@
 
 #include "postgres.h"
 
+#include "utils/snapshot.h"
+
 #include "stage/row_batch.h"
 #include "stage/statements.h"
 
 /*
  * Runs a statement on rows of a batch that set the same columns, no two with
  * the same key; returns how many rows of the table it found, changed or made.
- * If it numbers rows, it sets hit for those.  Run as the submitter, SPI
- * connected.
+ * If it numbers rows, it sets hit for those.  InvalidSnapshot: what others have
+ * committed by now is seen.  Run as the submitter, SPI connected.
  */
 extern uint64 row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n,
-							bool *hit);
+							bool *hit, Snapshot snapshot);
 
 /* Whether rows with this set of columns have something to set where they are there. */
 extern bool row_plans_sets_anything(const RowBatch *batch, int column_set);

@@ -361,6 +361,32 @@ test_bad_bytes(void)
 	CHECK_INT(decoder_bad_byte("\xC3\xA9", 2), -1);
 }
 
+/* However an encoding is called: after what is no character the next one is seen where it begins. */
+static void
+test_units(void)
+{
+	static const char *const two_bytes[] = {"UTF16LE", "utf-16le", "UCS-2LE", "UCS2", "UCS-2", "UNICODE",
+											"UNICODELITTLE"};
+	static const char *const four_bytes[] = {"UTF32LE", "UCS-4LE", "WCHAR_T", "UTF-32LE"};
+	static const char *const one_byte[] = {"latin1", "UTF8", "SHIFT_JIS", "IBM037"};
+
+	for (size_t i = 0; i < sizeof(two_bytes) / sizeof(two_bytes[0]); i++)
+	{
+		check_bad(two_bytes[i], "a\0\x0A\xDC,\0b\0", 8, "a<0A><DC>,b");
+		check_bad(two_bytes[i], "a\0b\0\x0A", 5, "ab<0A>");
+	}
+	for (size_t i = 0; i < sizeof(four_bytes) / sizeof(four_bytes[0]); i++)
+		check_bad(four_bytes[i], "a\0\0\0\x0A\0\0\xFF,\0\0\0b\0\0\0", 16, "a<0A><00><00><FF>,b");
+	for (size_t i = 0; i < sizeof(one_byte) / sizeof(one_byte[0]); i++)
+	{
+		Bytes file = converted(one_byte[i], "ab\n", 3);
+
+		check_text(COMPRESSION_NONE, one_byte[i], file, "ab\n", 3, false);
+		CHECK_INT(file.len, 3);
+		free(file.data);
+	}
+}
+
 static void
 test_bombs(void)
 {
@@ -416,6 +442,7 @@ main(void)
 	test_encodings();
 	test_compression();
 	test_bad_bytes();
+	test_units();
 	test_bombs();
 	test_names();
 	return unit_report();
