@@ -220,6 +220,17 @@ row_plans_sets_anything(const RowBatch *batch, int column_set)
 	return n > batch->target->nkeys;
 }
 
+bool
+row_plans_compares(const RowBatch *batch, int column_set)
+{
+	int *fields = palloc(sizeof(int) * batch->target->nfields);
+	int  n = statement_fields(batch->target, STATEMENT_UPDATE, batch->sets[column_set], fields);
+	bool compares = n > batch->target->nkeys && statement_can_compare(batch->target, fields, n);
+
+	pfree(fields);
+	return compares;
+}
+
 uint64
 row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n, bool *hit,
 			  Snapshot snapshot)

@@ -24,6 +24,9 @@ extern uint64 row_plans_run(const RowBatch *batch, StatementKind kind, int colum
 /* Whether rows with this set of columns have something to set where they are there. */
 extern bool row_plans_sets_anything(const RowBatch *batch, int column_set);
 
+/* Whether those that are as they would be can be left out before (statement_can_compare). */
+extern bool row_plans_compares(const RowBatch *batch, int column_set);
+
 /*
  * Makes plans for rows of a batch.  What goes wrong here is wrong with the
  * table or the statement, not with a row.

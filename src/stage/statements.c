@@ -35,14 +35,16 @@ int
 statement_fields(const Target *target, StatementKind kind, const bool *set, int *fields)
 {
 	bool insert = kind == STATEMENT_INSERT || kind == STATEMENT_INSERT_ABSENT;
+	bool update = kind == STATEMENT_UPDATE || kind == STATEMENT_SAME;
+	bool match = kind == STATEMENT_DELETE || kind == STATEMENT_DIFFERS;
 	int  n = 0;
 
 	if (!insert)
 		for (int i = 0; i < target->nkeys; i++)
 			fields[n++] = target->keys[i].field;
 	for (int f = 0; f < target->nfields; f++)
-		if (set[f] && (insert || (kind == STATEMENT_UPDATE && is_assigned(&target->columns[f])) ||
-					   ((kind == STATEMENT_DELETE || kind == STATEMENT_DIFFERS) && target->columns[f].is_match)))
+		if (set[f] && (insert || (update && is_assigned(&target->columns[f])) ||
+					   (match && target->columns[f].is_match)))
 			fields[n++] = f;
 	return n;
 }
@@ -50,8 +52,8 @@ statement_fields(const Target *target, StatementKind kind, const bool *set, int 
 bool
 statement_numbers_rows(const Target *target, StatementKind kind)
 {
-	return kind == STATEMENT_FIND || kind == STATEMENT_DELETE || kind == STATEMENT_DIFFERS ||
-		   (kind == STATEMENT_UPDATE && target->on_missing != MISSING_REPORT);
+	return kind == STATEMENT_FIND || kind == STATEMENT_SAME || kind == STATEMENT_DELETE ||
+		   kind == STATEMENT_DIFFERS || (kind == STATEMENT_UPDATE && target->on_missing != MISSING_REPORT);
 }
 
 /* ---- pieces ---- */
@@ -147,11 +149,11 @@ append_matches(StringInfo sql, const Target *target, const int *fields, int n)
 	}
 }
 
-/* AND the row would not be as it is */
+/* AND the row would be as it is, or would not */
 static void
-append_differs(StringInfo sql, const Target *target, const int *fields, int n)
+append_comparison(StringInfo sql, const Target *target, const int *fields, int n, bool same)
 {
-	appendStringInfoString(sql, " AND pg_catalog.record_image_ne(ROW(");
+	appendStringInfo(sql, " AND pg_catalog.record_image_%s(ROW(", same ? "eq" : "ne");
 	for (int i = target->nkeys; i < n; i++)
 		appendStringInfo(sql, "%st.%s", i > target->nkeys ? ", " : "",
 						 quote_identifier(target->columns[fields[i]].name));
@@ -164,10 +166,11 @@ append_differs(StringInfo sql, const Target *target, const int *fields, int n)
 	appendStringInfoString(sql, "))");
 }
 
-/* May every column that is set be read, so that it can be compared? */
-static bool
-can_compare(const Target *target, const int *fields, int n)
+bool
+statement_can_compare(const Target *target, const int *fields, int n)
 {
+	if (!target->skip_unchanged)
+		return false;
 	for (int i = target->nkeys; i < n; i++)
 		if (!target->columns[fields[i]].readable)
 			return false;
@@ -206,6 +209,16 @@ build_find(StringInfo sql, const Target *target, int n)
 }
 
 static void
+build_same(StringInfo sql, const Target *target, const int *fields, int n)
+{
+	appendStringInfoString(sql, "SELECT s.n FROM ");
+	append_source(sql, n, true);
+	appendStringInfo(sql, ", %s%s AS t WHERE ", only(target), target->qualified_name);
+	append_key_match(sql, target);
+	append_comparison(sql, target, fields, n, true);
+}
+
+static void
 build_update(StringInfo sql, const Target *target, const int *fields, int n, bool numbered)
 {
 	appendStringInfo(sql, "UPDATE %s%s AS t SET ", only(target), target->qualified_name);
@@ -220,8 +233,8 @@ build_update(StringInfo sql, const Target *target, const int *fields, int n, boo
 	append_source(sql, n, numbered);
 	appendStringInfoString(sql, " WHERE ");
 	append_key_match(sql, target);
-	if (target->skip_unchanged && can_compare(target, fields, n))
-		append_differs(sql, target, fields, n);
+	if (statement_can_compare(target, fields, n))
+		append_comparison(sql, target, fields, n, false);
 	if (numbered)
 		appendStringInfoString(sql, " RETURNING s.n");
 }
@@ -286,6 +299,9 @@ statement_build(const Target *target, StatementKind kind, const int *fields, int
 	{
 		case STATEMENT_FIND:
 			build_find(&sql, target, n);
+			break;
+		case STATEMENT_SAME:
+			build_same(&sql, target, fields, n);
 			break;
 		case STATEMENT_UPDATE:
 			build_update(&sql, target, fields, n, statement_numbers_rows(target, kind));

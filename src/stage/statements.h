@@ -12,6 +12,7 @@
 typedef enum StatementKind
 {
 	STATEMENT_FIND,         /* rows whose key is in the table: their numbers */
+	STATEMENT_SAME,         /* rows that are there and have these values already: their numbers */
 	STATEMENT_UPDATE,       /* rows that are there, and whose values differ if unchanged ones are skipped */
 	STATEMENT_DELETE,       /* rows that are there and match */
 	STATEMENT_DIFFERS,      /* rows whose key is in the table, but that do not match: their numbers */
@@ -19,7 +20,7 @@ typedef enum StatementKind
 	STATEMENT_INSERT_ABSENT /* those whose key is not there */
 } StatementKind;
 
-#define STATEMENT_KINDS 6
+#define STATEMENT_KINDS 7
 
 /*
  * The fields whose values a statement takes as arrays, one parameter each, for
@@ -30,6 +31,12 @@ extern int statement_fields(const Target *target, StatementKind kind, const bool
 
 /* Whether it returns the numbers of the rows that it found. */
 extern bool statement_numbers_rows(const Target *target, StatementKind kind);
+
+/*
+ * Whether STATEMENT_SAME can be asked, for these n fields of STATEMENT_UPDATE, which rows need not be
+ * updated: if that is wanted and the columns can be compared.
+ */
+extern bool statement_can_compare(const Target *target, const int *fields, int n);
 
 /* The statement for these n fields; palloc'd. */
 extern char *statement_build(const Target *target, StatementKind kind, const int *fields, int n);

@@ -273,6 +273,8 @@ target_open_at(Target **place, const Action *action, const CsvField *header, int
 				 errhint("Use a trigger in place of the rule.")));
 	target->partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 	target->row_security = check_enable_rls(target->relid, InvalidOid, true) == RLS_ENABLED;
+	target->fires_per_statement = rel->trigdesc != NULL && (rel->trigdesc->trig_update_before_statement ||
+															rel->trigdesc->trig_update_after_statement);
 	target->nfields = nfields;
 	decide_treatment(action, target);
 	describe_key(action, target, rel);

@@ -83,7 +83,8 @@ typedef struct Target
 	FoundRow      found;
 	OnMissing     on_missing;
 	bool          skip_unchanged;
-	bool          has_match; /* bulk_delete: there are columns that must match */
+	bool          fires_per_statement; /* an UPDATE of no row is noticed too */
+	bool          has_match;           /* bulk_delete: there are columns that must match */
 	EmptyCell     empty;
 	const char   *null_token; /* NULL: none */
 	int           nfields;
