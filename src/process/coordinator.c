@@ -554,6 +554,12 @@ bulk_action_coordinator_main(Datum arg)
 				continue;
 			}
 		}
+		/* a wait for a lock (NOTIFY at commit takes one) resets the latch that a wake-up has set */
+		if (database_take_wakeup(birth->database))
+		{
+			look_again = true;
+			continue;
+		}
 		background_wait(timeout_ms);
 	}
 	proc_exit(0);
