@@ -24,6 +24,8 @@ typedef struct ProcessSlot
 	bool        busy;        /* a worker inside a task */
 	bool        interrupted; /* it was signalled to leave its task alone */
 	bool        alive;       /* a worker that has asked for a task */
+	int64       last_action; /* whose lane it applied last, and which */
+	int         last_lane;
 } ProcessSlot;
 
 typedef struct DatabaseEntry

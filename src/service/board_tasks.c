@@ -133,11 +133,29 @@ board_wants_no_more(const Task *task)
 	return no_more;
 }
 
-/* One action's best task for a slot: chunking first, own lanes, then any lane; only suspects, or none of them. */
+/*
+ * Which lane is a slot's next: its own first, and of these the one that it is
+ * in, as long as that has chunks.  Lanes of a file that is sorted by key all go
+ * through the same pages of the table.  The old versions of rows that a lane
+ * leaves there have been forgotten by everybody when the next lane comes after
+ * a whole segment, so that new ones fit into their place (HOT) and no index is
+ * touched; they have not when it comes after one chunk.
+ */
+static int
+rank_of_lane(const BoardAction *action, int lane, int slot)
+{
+	const ProcessSlot *s = &board->slots[slot];
+
+	return (action->preferred[lane] == slot ? 2 : 0) +
+		   (s->last_action == action->action_no && s->last_lane == lane ? 1 : 0);
+}
+
+/* One action's best task for a slot: chunking first, then lanes; only suspects, or none of them. */
 static bool
 pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *task, TimestampTz *next_due)
 {
 	int best = -1;
+	int best_rank = 0;
 
 	if (needs_calm(action) && board_action_is_busy(action))
 		return false;
@@ -168,6 +186,7 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 	for (int lane = 0; lane < action->progress.lanes; lane++)
 	{
 		TimestampTz due = board_lane_due(action, lane);
+		int         rank = rank_of_lane(action, lane, slot);
 
 		if (!board_wants_applying(action, lane) || (task->alone && !board_lane_is_suspect(action, lane)))
 			continue;
@@ -179,11 +198,12 @@ pick_task(BoardAction *action, int slot, TimestampTz now, BoardTurn turn, Task *
 		}
 		if (task->alone != board_lane_is_suspect(action, lane))
 			continue;
-		if (best < 0 ||
-			(action->preferred[lane] == slot && action->preferred[best] != slot) ||
-			((action->preferred[lane] == slot) == (action->preferred[best] == slot) &&
-			 action->progress.next[lane] < action->progress.next[best]))
+		if (best < 0 || rank > best_rank ||
+			(rank == best_rank && action->progress.next[lane] < action->progress.next[best]))
+		{
 			best = lane;
+			best_rank = rank;
+		}
 	}
 	if (best < 0)
 		return false;
@@ -236,6 +256,8 @@ board_take(int slot, Oid database, Oid session_user, Task *task, TimestampTz *ne
 		else
 		{
 			best->lane_by[task->lane] = slot;
+			board->slots[slot].last_action = best->action_no;
+			board->slots[slot].last_lane = task->lane;
 			board_charge_chunk(best, now);
 		}
 	}

@@ -6,11 +6,13 @@
  *	2	Download the segment, and decode it where it has to be, holding no
  *		transaction (a snapshot held while waiting for the network would keep
  *		vacuum from its work everywhere).
- *	3	One transaction: lock the source's row and see that it still stands
- *		there, so that a second chunking worker, or one that was cut off and
- *		comes back, does no harm; parse; route each row to a lane by the hash of
- *		its key; write the chunks, the parser's errors, the segment and the new
- *		position; commit.
+ *	3	One transaction: parse, without a transaction id and where possible without
+ *		a snapshot, because what others have deleted meanwhile (old versions of
+ *		rows that workers are updating, above all) is not given back while either
+ *		is held; lock the source's row and see that it still stands there, so that
+ *		a second chunking worker, or one that was cut off and comes back, does no
+ *		harm; route each row to a lane by the hash of its key; write the chunks,
+ *		the parser's errors, the segment and the new position; commit.
  *
  * Where option duplicates has one row of each key win (or none), the file is
  * read twice: the same steps first write, in place of chunks, the keys of each
@@ -22,6 +24,7 @@
 
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/error_codes.h"
@@ -275,7 +278,15 @@ parse_window(ActionSession *session, SourceState *state, SegmentParse *parse, co
 		session->action->key_signature = MemoryContextStrdup(session->context, state->key_signature);
 	}
 	hopeless = false;
-	segment_parse(parse);
+	if (target_keys_are_builtin(parse->target))
+	{
+		PopActiveSnapshot();
+		InvalidateCatalogSnapshotConditionally();
+		segment_parse(parse);
+		PushActiveSnapshot(GetTransactionSnapshot());
+	}
+	else
+		segment_parse(parse);
 	INJECTION("chunker-parsed");
 	submitter_leave(&frame);
 }
@@ -361,6 +372,10 @@ commit_segment(ActionSession *session, SourceState *state, const SourceText *tex
 	parse->pad = action->options.file.pad;
 	parse->encoding = decoder_is_utf8(state->encoding) ? NULL : state->encoding;
 
+	hopeless = true;
+	parse_window(session, state, parse, text);
+
+	hopeless = false;
 	bookkeeping_enter(&books);
 	if (state->next_segment == 0)
 		jobs_insert_source(action->action_no, state);
@@ -368,16 +383,9 @@ commit_segment(ActionSession *session, SourceState *state, const SourceText *tex
 		locked.at_end || locked.scanning != state->scanning || strcmp(locked.etag, state->etag) != 0)
 	{
 		bookkeeping_leave(&books);
-		transaction_commit(NULL, false);
+		transaction_abort(); /* and whatever the checks of domains have done */
 		return SEGMENT_ELSEWHERE;
 	}
-	bookkeeping_leave(&books);
-
-	hopeless = true;
-	parse_window(session, state, parse, text);
-
-	hopeless = false;
-	bookkeeping_enter(&books);
 	state->rows_read += parse->seen;
 	check_limits(action, 0, state->rows_read);
 	if (state->lanes == 0)

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/nbtree.h"
@@ -401,6 +402,21 @@ target_hash_key(Target *target, const Datum *values)
 			   DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, values[i], UInt64GetDatum(0)));
 	}
 	return hash;
+}
+
+bool
+target_keys_are_builtin(const Target *target)
+{
+	for (int i = 0; i < target->nkeys; i++)
+	{
+		const TargetKey *key = &target->keys[i];
+
+		/* those with smaller numbers are written by hand in the catalogs' sources: no domains, for one */
+		if (key->field < 0 || !key->hashable || key->hash.fn_oid >= FirstGenbkiObjectId ||
+			target->columns[key->field].type >= FirstGenbkiObjectId)
+			return false;
+	}
+	return true;
 }
 
 int

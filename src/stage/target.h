@@ -145,6 +145,9 @@ extern Datum target_convert(TargetColumn *column, const char *cell);
 /* Mixes the hashes of a key's values; values in the order of keys. */
 extern uint64 target_hash_key(Target *target, const Datum *values);
 
+/* No user's code converts or hashes keys, nor does anything that looks at tables. */
+extern bool target_keys_are_builtin(const Target *target);
+
 /* Orders two keys as the index does. */
 extern int target_compare_keys(Target *target, const Datum *left, const Datum *right);
 
