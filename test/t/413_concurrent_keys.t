@@ -85,6 +85,11 @@ meet('a row that is deleted, which was to be', 'delete', [ 'a: BEGIN; DELETE FRO
 	{ deleted => 3, not_found => 7, rows => '' });
 meet('a row that is deleted, which was to be updated', 'update', [ 'a: BEGIN; DELETE FROM public.item WHERE id = 6', 'a: COMMIT' ],
 	{ updated => 2, unchanged => 1, not_found => 7, rows => '4 file 4, 7 file 7, 8 file 8' });
+my %match = (options => { match => ['name'] });
+meet('a row that no longer matches', 'delete', [ "a: BEGIN; UPDATE public.item SET name = 'other' WHERE id = 8", 'a: COMMIT' ],
+	{ not_found => 6, failed => 4, rows => '4 old, 6 old, 7 old, 8 other' }, %match);
+meet('a row that matches after all', 'delete', [ "a: BEGIN; UPDATE public.item SET name = 'other' WHERE id = 8", 'a: ROLLBACK' ],
+	{ deleted => 1, not_found => 6, failed => 3, rows => '4 old, 6 old, 7 old' }, %match);
 meet('a key that is inserted, which was to be', 'insert', [ "a: BEGIN; INSERT INTO public.item VALUES (5, 'new')", 'a: COMMIT' ],
 	{ inserted => 5, unchanged => 5, rows => '1 file 1, 2 file 2, 3 file 3, 4 old, 5 new, 6 old, 7 old, 8 file 8, 9 file 9, 10 file 10' }, options => { on_conflict => 'skip' });
 meet('a key that is inserted, which was to be new', 'insert', [ "a: BEGIN; INSERT INTO public.item VALUES (5, 'new')", 'a: COMMIT' ],
