@@ -167,6 +167,23 @@ fail_row(Step *step, int row, const ErrorData *error)
 	row_batch_fail(step->batch, row, error->sqlerrcode, column, failure_text(error));
 }
 
+static bool
+may_collide(const Target *target)
+{
+	return target->found == FOUND_UPDATE && target->on_missing == MISSING_INSERT;
+}
+
+/*
+ * A key that is not there is inserted, and somebody else may have been quicker:
+ * then it is there the second time.
+ */
+static bool
+is_there_now(Step *step, int row, ErrorData **error)
+{
+	return (*error)->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && may_collide(step->batch->target) &&
+		   try_rows(step, &row, 1, ONE_BY_ONE, error) == 1;
+}
+
 /* Applies the rows of a block and records those that fail. */
 static void
 isolate_block(Step *step, const int *rows, int n)
@@ -188,7 +205,8 @@ isolate_block(Step *step, const int *rows, int n)
 		 * decides by chance or by the time of day, there is one more bad row.
 		 */
 		isolate_block(step, rows + start, good);
-		fail_row(step, rows[start + good], error);
+		if (!is_there_now(step, rows[start + good], &error))
+			fail_row(step, rows[start + good], error);
 		start += good + 1;
 	}
 }
@@ -213,7 +231,8 @@ apply_in_order(Step *step, const int *rows, int n)
 			if (done < good)
 				return start + done;
 		}
-		fail_row(step, rows[start + good], error);
+		if (!is_there_now(step, rows[start + good], &error))
+			fail_row(step, rows[start + good], error);
 		start += good + 1;
 	}
 	return start;
@@ -227,6 +246,9 @@ apply_range(Step *step, int from, int to)
 	int       *rows = palloc(sizeof(int) * Max(to - from, 1));
 	int        n = 0;
 	ErrorData *error;
+
+	/* A block keeps one subtransaction before each bad row and one more; that of a row that collides, too. */
+	int most_kept = (may_collide(batch->target) ? BLOCK_ROWS : BLOCK_ROWS / 2) + 1;
 
 	for (int i = from; i < to; i++)
 		if (!batch->rows[i].skipped)
@@ -244,8 +266,7 @@ apply_range(Step *step, int from, int to)
 	{
 		int end = Min(start + BLOCK_ROWS, to);
 
-		/* A block keeps at most one subtransaction per bad row and one more. */
-		if (step->kept + BLOCK_ROWS / 2 + 1 > MAX_KEPT_SUBTRANSACTIONS)
+		if (step->kept + most_kept > MAX_KEPT_SUBTRANSACTIONS)
 			return start;
 		n = 0;
 		for (int i = start; i < end; i++)

@@ -16,9 +16,12 @@
  *		that are not there.
  *	3	Those are counted, refused or inserted.
  *
- * A row that somebody else inserts between 1 and 3 is passed over by 3 (ON
- * CONFLICT DO NOTHING); then the chunk is tried again, like after any collision.
- * Not so under row-level security: see insert_kind().
+ * 3 passes over a key that is there only where that is wanted.  Otherwise the
+ * unique index says no: to a row that somebody else has inserted since 1, which
+ * is found when rows are tried again one by one (applier.c), and to one that 1
+ * did not see for other reasons, because row-level security hides it, or a
+ * trigger makes another key of the one in the file.  Passed over, nothing would
+ * become of those in silence.
  */
 #include "postgres.h"
 
@@ -235,37 +238,10 @@ apply_found(RowSet *set, RowResults *results)
 	UnregisterSnapshot(before);
 }
 
-/*
- * Fewer rows were inserted than were not there.  Either somebody else has
- * inserted some in this moment: then all is done again, and finds them.  Or a
- * trigger said no: they are left as they are, which is not there.
- */
-static uint64
-count_left_out(RowSet *set, uint64 inserted)
-{
-	uint64 there = run(set, STATEMENT_FIND);
-
-	if (there > inserted)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("rows with the same key were inserted at the same time"),
-				 errhint("The rows are tried again.")));
-	return set->n - inserted;
-}
-
-/*
- * A key that is not there for the submitter can be that of a row which row-level
- * security hides from him, or keeps him from updating.  Nobody could tell it
- * from one that a trigger left out, and nothing would become of it in silence:
- * so the unique index says no.  It says the same of what somebody else has
- * inserted in this moment, which is found when rows are tried one by one.
- */
 static StatementKind
 insert_kind(const Target *target, bool keyed)
 {
-	bool may_hide = target->found == FOUND_UPDATE && target->row_security;
-
-	return keyed && target->found != FOUND_ERROR && !may_hide ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT;
+	return keyed && target->found == FOUND_SKIP ? STATEMENT_INSERT_ABSENT : STATEMENT_INSERT;
 }
 
 /* Step 3: what is not there. */
@@ -283,14 +259,10 @@ apply_missing(RowSet *set, RowResults *results)
 			refuse(results, set->rows[i], REFUSED_MISSING);
 	else
 	{
-		StatementKind kind = insert_kind(target, keyed);
-
-		inserted = run(set, kind);
+		/* a trigger, or what is there, left out the others */
+		inserted = run(set, insert_kind(target, keyed));
 		results->outcomes.inserted += inserted;
-		if (inserted < set->n)
-			results->outcomes.unchanged += kind == STATEMENT_INSERT_ABSENT && target->found == FOUND_UPDATE ?
-											   count_left_out(set, inserted) :
-											   set->n - inserted;
+		results->outcomes.unchanged += set->n - inserted;
 	}
 }
 

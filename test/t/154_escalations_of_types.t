@@ -35,12 +35,10 @@ BEGIN
 	FOREACH attempt IN ARRAY ARRAY[$q$SELECT set_config('role', 'none', false)$q$, $q$SELECT set_config('role', 'postgres', true)$q$,
 		$q$SELECT set_config('session_authorization', 'postgres', false)$q$, 'SET ROLE webadmin', 'RESET ROLE', 'SET LOCAL ROLE NONE',
 		'SET SESSION AUTHORIZATION DEFAULT', 'RESET SESSION AUTHORIZATION', 'RESET ALL', 'DISCARD ALL',
-		$q$SELECT set_config('search_path', 'evil', false)$q$, $q$SELECT set_config('evil.planted', 'yes', false)$q$, $q$SELECT set_config('transaction_read_only', 'on', true)$q$]
+		$q$SELECT set_config('search_path', 'evil', false)$q$, $q$SELECT set_config('evil.planted', 'yes', false)$q$]
 	LOOP
 		BEGIN
-			IF attempt !~ 'read_only' OR what ~ 'last' THEN
-				EXECUTE attempt;
-			END IF;
+			EXECUTE attempt;
 		EXCEPTION WHEN OTHERS THEN
 			NULL;
 		END;

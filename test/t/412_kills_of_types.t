@@ -54,6 +54,26 @@ my @cases = (
 	[ 'bulk_insert without keys', 'insert', \%keyless ], [ 'bulk_insert', 'insert', \%all ], [ 'bulk_insert, skip', 'insert', \%all, on_conflict => 'skip' ],
 	[ 'bulk_upsert', 'upsert', \%all ], [ 'bulk_delete', 'delete', \%all, match => ['amount'] ]);
 
+# Until the action has ended; what was seen meanwhile that does not add up.
+sub wait_and_add_up
+{
+	my ($id, $name) = @_;
+	my @wrong;
+	wait_until(
+		sub {
+			my ($out, $err) = ('', '');
+			# the server may be down
+			eval { $node->psql('postgres', <<SQL, stdout => \$out, stderr => \$err) };
+SELECT finished_at IS NOT NULL, total = updated + inserted + deleted + unchanged + not_found + superseded + failed + unprocessed AND unprocessed >= 0, s
+  FROM bulk_action.bulk_action_stat('$id') AS s
+SQL
+			push @wrong, $out if $out =~ /^[tf]\|f/;
+			return $out =~ /^t\|/;
+		},
+		what => $name);
+	return @wrong;
+}
+
 foreach my $case (@cases)
 {
 	my ($name, $type, $file, %options) = @$case;
@@ -65,7 +85,8 @@ SQL
 	my $log = -s $node->logfile;
 	inject($node, $_, 'kill') foreach @points;
 	my $id = submit_typed($node, %$file, entity => 'item', type => $type, options => \%options);
-	wait_for($node, "SELECT finished_at IS NOT NULL FROM bulk_action.bulk_actions WHERE id = '$id'", what => $name);
+	my @wrong = wait_and_add_up($id, $name);
+	is_deeply(\@wrong, [], "$name: the counts added up whenever they were looked at");
 	is_deeply([ grep { !is_injected($node, $_) } @points ], [], "$name: somebody was killed at each point");
 	my $crashes = () = substr(read_file($node->logfile), $log) =~ /was terminated by signal 9/g;
 	is($crashes, scalar @points, "$name: which the server noticed each time");

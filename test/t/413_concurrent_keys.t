@@ -85,10 +85,56 @@ meet('a row that is deleted, which was to be', 'delete', [ 'a: BEGIN; DELETE FRO
 	{ deleted => 3, not_found => 7, rows => '' });
 meet('a row that is deleted, which was to be updated', 'update', [ 'a: BEGIN; DELETE FROM public.item WHERE id = 6', 'a: COMMIT' ],
 	{ updated => 2, unchanged => 1, not_found => 7, rows => '4 file 4, 7 file 7, 8 file 8' });
+my %match = (options => { match => ['name'] });
+meet('a row that no longer matches', 'delete', [ "a: BEGIN; UPDATE public.item SET name = 'other' WHERE id = 8", 'a: COMMIT' ],
+	{ not_found => 6, failed => 4, rows => '4 old, 6 old, 7 old, 8 other' }, %match);
+meet('a row that matches after all', 'delete', [ "a: BEGIN; UPDATE public.item SET name = 'other' WHERE id = 8", 'a: ROLLBACK' ],
+	{ deleted => 1, not_found => 6, failed => 3, rows => '4 old, 6 old, 7 old' }, %match);
 meet('a key that is inserted, which was to be', 'insert', [ "a: BEGIN; INSERT INTO public.item VALUES (5, 'new')", 'a: COMMIT' ],
 	{ inserted => 5, unchanged => 5, rows => '1 file 1, 2 file 2, 3 file 3, 4 old, 5 new, 6 old, 7 old, 8 file 8, 9 file 9, 10 file 10' }, options => { on_conflict => 'skip' });
 meet('a key that is inserted, which was to be new', 'insert', [ "a: BEGIN; INSERT INTO public.item VALUES (5, 'new')", 'a: COMMIT' ],
 	{ inserted => 5, failed => 5, rows => '1 file 1, 2 file 2, 3 file 3, 4 old, 5 new, 6 old, 7 old, 8 file 8, 9 file 9, 10 file 10' }, options => { });
+
+# Others are quicker three times: with all rows, with the block, and with one row by itself.
+{
+	$node->safe_psql('postgres', 'TRUNCATE public.item, public.log');
+	my @holders = map {
+		my $session = $node->background_psql('postgres');
+		$session->query_safe("BEGIN; INSERT INTO public.item VALUES ($_, 'new')");
+		{ session => $session, xid => $session->query_safe('SELECT pg_current_xact_id()') }
+	} 1 .. 3;
+	my $id = submit_typed($node, %file, entity => 'item', type => 'upsert', as => 'loader');
+	foreach my $holder (@holders)
+	{
+		wait_for($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid' AND transactionid = '$holder->{xid}')", what => 'the action to wait for one more');
+		$holder->{session}->query_safe('COMMIT');
+		$holder->{session}->quit;
+	}
+	my $found = ended_as($node, $id);
+	is("@$found{qw(state updated inserted failed)}", 'completed 3 7 0', 'three who are quicker one after the other');
+	is(value_of($node, "SELECT string_agg(id || ' ' || name, ', ' ORDER BY id) FROM public.item"), $as_in_file, 'and all rows of the file are there');
+}
+
+# A trigger makes another key of the one in the file, which is there already: plain SQL does not find it, and
+# cannot insert it.
+{
+	$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE public.folded (id text PRIMARY KEY, name text);
+CREATE FUNCTION public.fold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.id := lower(new.id); RETURN new; END $$;
+CREATE TRIGGER fold BEFORE INSERT ON public.folded FOR EACH ROW EXECUTE FUNCTION public.fold();
+INSERT INTO public.folded VALUES ('a', 'old'), ('b', 'old');
+CREATE TABLE public.folded_by_hand (LIKE public.folded INCLUDING ALL);
+CREATE TRIGGER fold BEFORE INSERT ON public.folded_by_hand FOR EACH ROW EXECUTE FUNCTION public.fold();
+INSERT INTO public.folded_by_hand SELECT * FROM public.folded;
+SELECT bulk_action.bulk_action_register_entity('folded', 'public.folded', ARRAY['id']);
+SQL
+	prepare_by_hand($node);
+	my %folded = (header => [qw(id name)], rows => [ [ 'A', 1 ], [ 'b', 2 ], [ 'C', 3 ], [ 'd', 4 ], [ 'c', 5 ], [ 'D', 6 ] ]);
+	do_by_hand($node, %folded, table => 'public.folded_by_hand', keys => ['id'], type => 'upsert');
+	my $counts = like_by_hand($node, submit_typed($node, %folded, entity => 'folded', type => 'upsert', options => { order => 'file' }), 'keys that a trigger changes');
+	is($counts->{failed}, 2, 'two of them cannot be');
+	same_content($node, 'public.folded', 'public.folded_by_hand', 'keys that a trigger changes: the table');
+}
 
 # --- many rows, all the time ------------------------------------------------------------------------------------
 
@@ -110,6 +156,11 @@ END $$;
 TRUNCATE public.item, public.log;
 INSERT INTO public.item SELECT i, 'old' FROM generate_series(1, 3000, 2) AS i;
 TRUNCATE public.log;
+-- whatever keeps the server from passing over a key
+CREATE FUNCTION public.same() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$;
+CREATE TRIGGER same BEFORE INSERT OR UPDATE ON public.item FOR EACH ROW EXECUTE FUNCTION public.same();
+ALTER TABLE public.item ENABLE ROW LEVEL SECURITY;
+CREATE POLICY all_of_it ON public.item USING (true);
 SQL
 my @ids = map {
 	my $account = $_;
