@@ -36,11 +36,11 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   new_node create_role create_contacts server_for_s3 register_contacts
-  wait_for wait_until pids_of value_of rows_of
+  wait_for wait_until pids_of kill_9 value_of rows_of
   checksum_of same_content
   contacts_csv csv_line write_file read_file
   apply_serially serial_copy
-  s3 s3_uri s3_key s3_put s3_get s3_head s3_delete s3_request s3_presign
+  s3 s3_uri s3_key s3_put s3_head s3_delete s3_presign
   new_proxy
   injection_points inject is_injected wait_for_injected
 );
@@ -215,6 +215,23 @@ sub rows_of
 	my ($node, $sql, %option) = @_;
 	my $out = $node->safe_psql($option{db} // 'postgres', "COPY ($sql) TO STDOUT");
 	return map { [ map { $_ eq '\N' ? undef : $_ } split /\t/, $_, -1 ] } split /\n/, $out;
+}
+
+# kill_9($node, $victim): kill -9 of that process of the server, or of one of this backend_type (LIKE
+# pattern); returns when all others have ended, too, and the server lets somebody in again.
+sub kill_9
+{
+	my ($node, $victim) = @_;
+	my $log = -s $node->logfile;
+	if ($victim =~ /^\d+\z/) { kill('KILL', $victim) or die "kill $victim: $!" }
+	else
+	{
+		# who is there may be gone a moment later
+		wait_until(sub { my ($pid) = pids_of($node, $victim); $pid && kill('KILL', $pid) }, what => "a $victim to kill");
+	}
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
+	wait_for($node, 'SELECT true');
+	return;
 }
 
 # --- tables ----------------------------------------------------------------------------------------
@@ -640,40 +657,30 @@ sub s3_uri { return 's3://' . s3()->{bucket} . '/' . s3_key($_[0]) }
 sub s3_put
 {
 	my ($key, %option) = @_;
-	my $answer = s3_request('PUT', $key, %option);
+	my $answer = _s3_request('PUT', $key, %option);
 	die "PUT $key: $answer->{status} $answer->{content}" unless $answer->{success};
 	return s3_uri($key);
-}
-
-# s3_get($key): its content; undef if there is none.
-sub s3_get
-{
-	my $answer = s3_request('GET', $_[0]);
-	return undef if $answer->{status} == 404;
-	die "GET $_[0]: $answer->{status} $answer->{content}" unless $answer->{success};
-	return $answer->{content};
 }
 
 # s3_head($key): its headers in lower case (etag, content-length, ...); undef if there is none.
 sub s3_head
 {
-	my $answer = s3_request('HEAD', $_[0]);
+	my $answer = _s3_request('HEAD', $_[0]);
 	return $answer->{success} ? $answer->{headers} : undef;
 }
 
 # s3_delete($key)
 sub s3_delete
 {
-	my $answer = s3_request('DELETE', $_[0]);
+	my $answer = _s3_request('DELETE', $_[0]);
 	die "DELETE $_[0]: $answer->{status}" unless $answer->{success};
 }
 
-# s3_request($method, $key, %options): a signed request, for what the four above do not cover;
-# returns HTTP::Tiny's answer. The signing is the tests' own, apart from the extension's.
+# A signed request; returns HTTP::Tiny's answer. The signing is the tests' own, apart from the extension's.
 #   content => bytes, file => path
 #   headers => { name => value }   query => 'acl' or 'a=b&c=d', sorted and encoded
 #   bucket => name    raw_key => 1 (the key as it is)   endpoint, access_key_id, secret_access_key
-sub s3_request
+sub _s3_request
 {
 	my ($method, $key, %option) = @_;
 	my $s3 = s3();
@@ -763,19 +770,20 @@ sub injection_points
 	return sort keys %points;
 }
 
-# inject($node, $point, $what): whoever comes to the point next does `kill`, `terminate`, `cancel`,
-# `abort`, `postmaster`, `fatal`, `error` or `error SQLSTATE`, once (test/injection). The node may be
-# down; it was made with injection => 1.
+# inject($node, $point, @what): whoever comes to the point next does the first of @what, who comes after
+# him the second, and so on: `kill`, `terminate`, `cancel`, `abort`, `postmaster`, `fatal`, `error`, `error
+# SQLSTATE`, or `pass`, which is nothing (test/injection). The node may be down; it was made with
+# injection => 1.
 sub inject
 {
-	my ($node, $point, $what) = @_;
+	my ($node, $point, @what) = @_;
 	my $folder = $node->data_dir . '/injection';
-	write_file("$folder.new", "$what\n");
+	write_file("$folder.new", join("\n", @what) . "\n");
 	rename("$folder.new", "$folder/$point") or die "$folder/$point: $!";
 	return;
 }
 
-# is_injected($node, $point): whether it has happened.
+# is_injected($node, $point): whether all of it has happened.
 sub is_injected
 {
 	my ($node, $point) = @_;

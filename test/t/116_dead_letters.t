@@ -129,8 +129,9 @@ SQL
 
 	# the server stays up and works; and what is set aside can be retried
 	crash_no_more();
-	my $after = submit($others, entity_type => 'other', account_id => 'b');
+	my $after = submit(contacts_csv($node, rows => 6_000, salt => 3, name => 'after.csv'), entity_type => 'other', account_id => 'b');
 	wait_for_state($after, 'completed');
+	is(counts($after), '6000 6000 0 0', 'the server works');
 	retry($id);
 	is(counts($id), '6000 5999 1 0', 'every row is tried once');
 	is(value_of($node, 'SELECT count(*) FROM bulk_action.bulk_action_dead_letters'), 0, 'nothing is set aside any more');
@@ -141,9 +142,10 @@ SQL
 # --- as a file ----------------------------------------------------------------------------------------------
 
 {
-	my $id = submit($dead_csv);
+	# they have been applied by now
+	my $id = submit($dead_csv, options => '{"skip_unchanged": false}');
 	wait_for_state($id, 'completed');
-	is(value_of($node, "SELECT success = total AND total > 0 FROM bulk_action.bulk_action_stat('$id')"), 't', 'the dead letter can be submitted as it is');
+	is(value_of($node, "SELECT updated = total AND total > 0 FROM bulk_action.bulk_action_stat('$id')"), 't', 'the dead letter can be submitted as it is');
 }
 
 # --- the rest of a chunk --------------------------------------------------------------------------------------
@@ -202,14 +204,12 @@ SQL
 {
 	# the comparison of a lane's keys
 	my $csv = contacts_csv($node, rows => 300, salt => 6, repeat => 10, columns => [qw(first_name score)]);
-	my $id;
-	foreach my $n (0 .. $attempts)
-	{
-		inject($node, 'duplicates-before-commit', 'kill');
-		$id //= submit($csv, options => '{"duplicates": "last"}');
-		wait_for_injected($node, 'duplicates-before-commit');
-	}
+	inject($node, 'duplicates-before-commit', ('kill') x (1 + $attempts));
+	crashes();
+	my $id = submit($csv, options => '{"duplicates": "last"}');
+	wait_for_injected($node, 'duplicates-before-commit');
 	wait_for_state($id, 'failed');
+	is(crashes(), 1 + $attempts, 'as often as a chunk');
 	like(value_of($node, "SELECT error_code || ' ' || error_detail FROM bulk_action.bulk_actions WHERE id = '$id'"),
 		qr/^57P02 It was comparing the keys of lane 0/, 'keys that crash when they are compared');
 	retry($id);
@@ -224,13 +224,9 @@ SQL
 	# as many as would be enough, but not of one chunk while it was alone
 	my $csv = contacts_csv($node, rows => 6_000, salt => 7, order => 'shuffled');
 	my @points = qw(chunker-parsed applier-applied applier-committed);
-	inject($node, $points[0], 'kill');
+	inject($node, $_, 'kill') foreach @points;
 	my $id = submit($csv);
-	foreach my $n (0 .. $#points)
-	{
-		wait_for_injected($node, $points[$n]);
-		inject($node, $points[ $n + 1 ], 'kill') if $n < $#points;
-	}
+	wait_for_injected($node, $_) foreach @points;
 	wait_for_state($id, 'completed');
 	is(counts($id), '6000 6000 0 0', 'crashes that do not come back end nothing');
 	is_serial($csv, 'and lose nothing');
@@ -239,7 +235,7 @@ SQL
 	# a backend that dies while nothing of ours is in flight
 	my $session = $node->background_psql('postgres');
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
-	kill('KILL', $pid);
+	kill_9($node, $pid);
 	eval { $session->quit };
 	wait_for($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bulk_action launcher')");
 	is(value_of($node, 'SELECT count(*) FROM bulk_action_internal.suspects'), 0, 'who was not inside of anything is not suspected');
