@@ -251,6 +251,7 @@ foreach my $code (qw(53100 40001))
 }
 {
 	my $csv = next_file(bad => { map { $_ => { age => 'x' } } 1 .. 40 });
+	serial_copy($node, 'public.contacts');
 	my $id = submit($csv, options => '{"max_errors": 10, "order": "file"}');
 	wait_for_state($id, 'failed');
 	is(value_of($node, "SELECT error_code FROM bulk_action.bulk_actions WHERE id = '$id'"), 'BA422', 'too many rows fail');
@@ -261,6 +262,9 @@ foreach my $code (qw(53100 40001))
 	wait_for_state($id, 'completed');
 	is(value_of($node, "SELECT concat_ws(' ', updated, failed, total, unprocessed) FROM bulk_action.bulk_action_stat('$id')"), '7960 40 8000 0', 'and it is done');
 	is(value_of($node, "SELECT options ->> 'max_errors' FROM bulk_action.bulk_actions WHERE id = '$id'"), 100, 'with the new budget');
+	apply_serially($node, csv => $csv, mode => 'rows');
+	same_content($node, 'public.contacts', 'public.contacts_serial', 'the table is as by hand');
+	$node->safe_psql('postgres', 'DROP TABLE public.contacts_serial');
 }
 
 # --- several requests at once ---------------------------------------------------------------------------------

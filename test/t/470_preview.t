@@ -267,7 +267,7 @@ cmp_ok($request->{sent}, '<=', 2 * 1024 * 1024 + 2, 'no more than the beginning 
 
 {
 	# a request that is never answered: cancelled, and the session is in order
-	my $fault = $proxy->fault('hold', method => 'GET', times => 0);
+	$proxy->fault('hold', method => 'GET', times => 0);
 	my ($out, $err) = ('', '');
 	my $run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SET application_name = 'waits'", '-c', proxied(), '-c', "SELECT 'goes on'" ], '<', '/dev/null', '>', \$out, '2>', \$err);
 	wait_until(sub { $proxy->status->{held} > 0 }, what => 'a request that is held');
@@ -286,10 +286,13 @@ cmp_ok($request->{sent}, '<=', 2 * 1024 * 1024 + 2, 'no more than the beginning 
 	($out, $err) = ('', '');
 	$proxy->clear;
 	$proxy->fault('hold', method => 'GET');
-	$run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', proxied() ], '<', '/dev/null', '>', \$out, '2>', \$err);
+	$run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SET application_name = 'goes on waiting'", '-c', proxied() ],
+		'<', '/dev/null', '>', \$out, '2>', \$err);
 	wait_until(sub { $proxy->status->{held} > 0 }, what => 'a request that is held');
 	$node->safe_psql('postgres', "DROP DATABASE other");
-	is($out . $err, '', 'which does not have to wait for the network');
+	is(value_of($node, "SELECT state FROM pg_stat_activity WHERE application_name = 'goes on waiting'"), 'active',
+		'which does not have to wait for the network');
+	is($proxy->status->{held}, 1, 'whose answer is still to come');
 	$proxy->clear;
 	$run->finish;
 	like($out, qr/"more_rows": true/, 'and the preview comes in the end');
