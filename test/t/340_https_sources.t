@@ -7,7 +7,6 @@ use warnings;
 use BulkAction;
 use File::Basename qw(dirname);
 use File::Spec;
-use IO::Socket::INET;
 use IPC::Open3 ();
 use JSON::PP qw(decode_json);
 use PostgreSQL::Test::Utils;
