@@ -280,7 +280,7 @@ sub storm_action
 	my $eol = one_of("\n", "\n", "\r\n");
 	my $new = $type eq 'bulk_update' ? 0.02 : 0.5;
 	# what else than the key a file of rows to delete has, nobody looks at
-	my $doomed = !$fixed{choose} && !$fickle && $type ne 'bulk_delete' && chance(0.06);
+	my $doomed = !$fixed{choose} && !defined $fixed{dry} && !$fickle && $type ne 'bulk_delete' && chance(0.06);
 
 	# the header: the key anywhere, some of the columns
 	my @columns = grep { chance(0.6) } @{ $entity->{columns} };
@@ -382,7 +382,7 @@ sub storm_round
 		my $kind = $first ? (qw(cancel retry))[$i] : one_of(qw(cancel cancel retry));
 		push @wanted, { entity => $fickle[$i], fickle => $kind,
 			sizes => $kind eq 'cancel' ? [ 8_000, 20_000, 20_000, 60_000 ] : [ 1_001, 3_000, 8_000, 20_000 ],
-			$first ? (source => 's3', type => 'bulk_update', sizes => [ $kind eq 'cancel' ? 30_000 : 8_000 ], $kind eq 'cancel' ? (cancel_at => 0.05) : ()) : () };
+			$first ? (source => 's3', type => 'bulk_update', sizes => [ $kind eq 'cancel' ? 30_000 : 8_000 ], $kind eq 'cancel' ? (cancel_at => 0) : ()) : () };
 	}
 	push @wanted, (map { { type => $_, dry => 0, sizes => [3_000] } } qw(bulk_insert bulk_upsert bulk_delete)), { entity => 'contact', dry => 1, sizes => [3_000] } if $first;
 	@wanted = @$wanted if $wanted;
@@ -394,6 +394,8 @@ sub storm_round
 		push @actions, storm_action(sizes => \@sizes, %fixed, %$wanted, path => "$path/$round-$n", uid => $round * 10 + $n,
 			$source ne 'both' ? (source => $source) : ());
 	}
+	# what is submitted last, and cancelled as soon as it is seen, cannot be done before
+	@actions = ((grep { $_->{fickle} ne 'cancel' } @actions), grep { $_->{fickle} eq 'cancel' } @actions) if $first;
 	return { actions => \@actions, strikes => $first ? 20 : int rand 30, impatient => $impatient };
 }
 
