@@ -5,7 +5,6 @@ use strict;
 use warnings;
 
 use BulkAction;
-use JSON::PP qw(decode_json);
 use POSIX qw(mkfifo);
 use Test::More;
 
@@ -52,19 +51,6 @@ SQL
 	unlike($err, qr/2,secret/, "$name: nothing of the file is shown") if $message =~ /permission/;
 }
 
-sub ended
-{
-	my ($id) = @_;
-	value_of($node, "CALL bulk_action.bulk_action_wait('$id', '1 minute')");
-	my $stat =
-	  decode_json(value_of($node, "SELECT to_json(s) FROM bulk_action.bulk_action_stat('$id') AS s"));
-	my $sum = 0;
-	$sum += $stat->{$_}
-	  foreach qw(updated inserted deleted unchanged not_found superseded failed unprocessed);
-	is($sum, $stat->{total}, 'the outcomes add up to the rows of the file');
-	return $stat;
-}
-
 # The small file changes nothing the second time.
 sub there_is_something_to_change
 {
@@ -79,7 +65,7 @@ sub is_applied
 	there_is_something_to_change();
 	my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('$uri')", as => 'reader');
 	subtest $name => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		is_deeply([ @{$stat}{qw(state total updated error_message)} ], [ 'completed', 1, 1, undef ],
 			'the file is applied');
 		apply_serially($node, content => $small);
@@ -106,7 +92,7 @@ sub fails_after
 	$session->query_safe('COMMIT');
 	$session->quit;
 	subtest $name => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		is_deeply([ @{$stat}{qw(state error_code total updated)} ], [ 'failed', $case{code}, 0, 0 ],
 			'the action fails and applies nothing');
 		like($stat->{error_message}, $case{message}, 'it says why');
@@ -191,7 +177,7 @@ $node->reload;
 wait_for($node, "SHOW bulk_action.file_root", expect => "$base/other");
 $session->query_safe('COMMIT');
 $session->quit;
-my $stat = ended($id);
+my $stat = final_stat($node, $id);
 is_deeply([ @{$stat}{qw(state error_code total)} ], [ 'failed', '42501', 0 ],
 	'a root that was moved before the file is read: the action fails');
 $node->append_conf('postgresql.conf', "bulk_action.file_root = ''");
@@ -213,7 +199,7 @@ SELECT bulk_action.bulk_action_submit('file://$root/small.csv');
 \\! printf 'id,first_name\\n1,small\\n' > "$root/small.new" && mv "$root/small.new" "$root/small.csv"
 COMMIT;
 SQL
-$stat = ended($id);
+$stat = final_stat($node, $id);
 apply_serially($node, content => $small);
 is_deeply([ @{$stat}{qw(state total updated)} ], [ 'completed', 1, 1 ],
 	'a file that is replaced by another before it is read: the action completes');
@@ -252,7 +238,7 @@ SQL
 	$blocker->query_safe('COMMIT');
 	$blocker->quit;
 	subtest $name => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		is_deeply([ @{$stat}{qw(state error_code)} ], [ 'failed', $case{code} ], 'the action fails');
 		like($stat->{error_message}, $case{message}, 'it says why');
 		ok($stat->{updated} > 1_000 && $stat->{updated} < 4_000 && $stat->{updated} == $stat->{total},

@@ -67,7 +67,6 @@ my %party = (
 	bob => { role => 'bob', account => 'bob', login => 'bob' },
 	agent => { role => 'agent', claims => '{"role":"agent"}' });
 
-sub literal { return defined $_[0] ? "'" . ($_[0] =~ s/'/''/gr) . "'" : 'NULL' }
 
 # The statements of a request: through PostgREST, or of a login of its own.
 sub request_sql

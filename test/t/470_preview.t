@@ -34,13 +34,11 @@ sub file
 	return write_file("$root/preview" . ++$files . '.csv', $content);
 }
 
-sub quoted { return "'" . $_[0] =~ s/'/''/gr . "'" }
-
 sub call
 {
 	my ($uri, %option) = @_;
-	my $arguments = join ', ', quoted($uri), 'action_type => ' . quoted($option{type} // 'bulk_update'),
-	  'entity_type => ' . quoted($option{entity} // 'person'), 'options => ' . quoted($option{options} // '{}'),
+	my $arguments = join ', ', literal($uri), 'action_type => ' . literal($option{type} // 'bulk_update'),
+	  'entity_type => ' . literal($option{entity} // 'person'), 'options => ' . literal($option{options} // '{}'),
 	  defined $option{rows} ? "rows => $option{rows}" : ();
 	return "SELECT bulk_action.bulk_action_preview($arguments)";
 }
@@ -145,7 +143,7 @@ is(value_of($node, 'SELECT count(*) FROM looked'), 0, 'what checks of domains wr
 is(value_of($node, 'SELECT count(*) FROM people WHERE email IS NOT NULL'), 0, 'nothing is changed');
 is(value_of($node, 'SELECT count(*) FROM bulk_action.bulk_actions'), 0, 'and nothing submitted');
 my $before = { map { $_->[0] => $_ } rows_of($node, 'SELECT id, email, born, balance, age, note, shout FROM people') };
-my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$path', entity_type => 'person', options => " . quoted($options =~ s/"E-Mail": "email", "Remarks": null, //r) . ')', as => 'alice');
+my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$path', entity_type => 'person', options => " . literal($options =~ s/"E-Mail": "email", "Remarks": null, //r) . ')', as => 'alice');
 wait_for($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'", expect => 'completed');
 my %after = map { $_->[0] => $_ } rows_of($node, 'SELECT id, email, born, balance, age, note, shout FROM people');
 my %failed = map { $_->[0] => [ @$_[ 1, 2 ] ] } rows_of($node, "SELECT line, error_code, error_column FROM bulk_action.bulk_action_errors WHERE action_id = '$id'");

@@ -121,7 +121,6 @@ SQL
 
 sub claims { return qq({"exp":4000000000,"role":"$_[0]","sub":"u-$_[0]"}) }
 
-sub literal { return "'" . ($_[0] =~ s/'/''/gr) . "'" }
 
 # What comes before the main statement. settings => { ... }: others than these, undef for none
 sub request_begin
