@@ -29,8 +29,6 @@ DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
 DATA_built = $(INSTALL_SQL)
 
 REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/$(EXTENSION)--%,$(sort $(wildcard sql/*.sql))))
-ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test/isolation --outputdir=test/isolation
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -std=c11 -fvisibility=hidden -Wall -Wextra -Wno-unused-parameter \
@@ -46,7 +44,7 @@ ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
 
-EXTRA_CLEAN = $(OBJS:.o=.d) test/isolation/output_iso test/isolation/results
+EXTRA_CLEAN = $(OBJS:.o=.d)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

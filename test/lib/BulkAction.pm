@@ -28,6 +28,7 @@ use File::Temp ();
 use HTTP::Tiny;
 use IO::Socket::INET;
 use IPC::Open3 ();
+use JSON::PP ();
 use POSIX qw(strftime);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -36,11 +37,13 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   new_node create_role create_contacts server_for_s3 register_contacts
-  wait_for wait_until pids_of value_of rows_of
-  checksum_of same_content
+  wait_for wait_until wait_for_state pids_of kill_9 value_of rows_of literal
+  stat_of final_stat
+  checksum_of same_content same_as_counted
   contacts_csv csv_line write_file read_file
   apply_serially serial_copy
-  s3 s3_uri s3_key s3_put s3_get s3_head s3_delete s3_request s3_presign
+  s3 s3_uri s3_key s3_put s3_head s3_delete s3_presign
+  temporary_credentials pg_ctl_in_namespaces
   new_proxy
   injection_points inject is_injected wait_for_injected
 );
@@ -139,11 +142,12 @@ sub server_for_s3
 sub _options
 {
 	my (%option) = @_;
-	return join ', ', map { "$_ " . _literal($option{$_}) }
+	return join ', ', map { "$_ " . literal($option{$_}) }
 	  grep { defined $option{$_} } sort keys %option;
 }
 
-sub _literal
+# literal($value): a value as SQL; NULL if there is none.
+sub literal
 {
 	my ($value) = @_;
 	return 'NULL' unless defined $value;
@@ -191,13 +195,20 @@ sub wait_until
 	return 1;
 }
 
+# wait_for_state($node, $id, $state, %options): until the action is in it; options as of wait_for.
+sub wait_for_state
+{
+	my ($node, $id, $state, %option) = @_;
+	return wait_for($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'", %option, expect => $state);
+}
+
 # pids_of($node, $backend_type): process ids in pg_stat_activity by LIKE pattern of backend_type.
 sub pids_of
 {
 	my ($node, $backend_type) = @_;
 	return split /\n/, $node->safe_psql('postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type LIKE "
-		  . _literal($backend_type) . " ORDER BY backend_start");
+		  . literal($backend_type) . " ORDER BY backend_start");
 }
 
 # value_of($node, $sql, %options): one value; db => name, as => role (by SET SESSION AUTHORIZATION).
@@ -215,6 +226,44 @@ sub rows_of
 	my ($node, $sql, %option) = @_;
 	my $out = $node->safe_psql($option{db} // 'postgres', "COPY ($sql) TO STDOUT");
 	return map { [ map { $_ eq '\N' ? undef : $_ } split /\t/, $_, -1 ] } split /\n/, $out;
+}
+
+# kill_9($node, $victim): kill -9 of that process of the server, or of one of this backend_type (LIKE
+# pattern); returns when all others have ended, too, and the server lets somebody in again.
+sub kill_9
+{
+	my ($node, $victim) = @_;
+	my $log = -s $node->logfile;
+	if ($victim =~ /^\d+\z/) { kill('KILL', $victim) or die "kill $victim: $!" }
+	else
+	{
+		# who is there may be gone a moment later
+		wait_until(sub { my ($pid) = pids_of($node, $victim); $pid && kill('KILL', $pid) }, what => "a $victim to kill");
+	}
+	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
+	wait_for($node, 'SELECT true');
+	return;
+}
+
+# stat_of($node, $id, %options): what bulk_action_stat says, by name; db => name.
+sub stat_of
+{
+	my ($node, $id, %option) = @_;
+	return JSON::PP::decode_json(value_of($node, "SELECT to_json(s) FROM bulk_action.bulk_action_stat('$id') AS s", %option));
+}
+
+# final_stat($node, $id, %options): the same when the action has ended; and a test, whether all its rows are
+# in one count each.
+sub final_stat
+{
+	my ($node, $id, %option) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	wait_for($node, "SELECT state NOT IN ('queued', 'running', 'paused') FROM bulk_action.bulk_actions WHERE id = '$id'", %option);
+	my $stat = stat_of($node, $id, %option);
+	my $sum = 0;
+	$sum += $stat->{$_} foreach qw(updated inserted deleted unchanged not_found superseded failed unprocessed);
+	is($sum, $stat->{total}, 'the outcomes add up to the rows that were read');
+	return $stat;
 }
 
 # --- tables ----------------------------------------------------------------------------------------
@@ -250,6 +299,20 @@ UNION ALL
 (SELECT '$other', r::text FROM (SELECT $columns FROM $other EXCEPT ALL SELECT $columns FROM $one) r LIMIT 5)
 SQL
 	return $equal;
+}
+
+# same_as_counted($node, $table, $updated, $test_name, %options): a test of a file that was not applied to its
+# end: so many rows of the table are as in ${table}_serial, to which all of it was, and not as in
+# ${table}_before; all others are as they were. db => name.
+sub same_as_counted
+{
+	my ($node, $table, $updated, $name, %option) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is_deeply([ rows_of($node, <<SQL, %option) ], [ [ $updated, 0 ] ], $name);
+SELECT count(*) FILTER (WHERE now IS NOT DISTINCT FROM whole AND now IS DISTINCT FROM before),
+       count(*) FILTER (WHERE now IS DISTINCT FROM whole AND now IS DISTINCT FROM before)
+  FROM $table AS now JOIN ${table}_serial AS whole USING (id) JOIN ${table}_before AS before USING (id)
+SQL
 }
 
 # create_contacts($node, $rows, %options): the table public.contacts; the same rows every time.
@@ -294,18 +357,18 @@ sub register_contacts
 	my ($node, %option) = @_;
 	my $update =
 	  $option{update}
-	  ? 'ARRAY[' . join(', ', map { _literal($_) } @{ $option{update} }) . ']'
+	  ? 'ARRAY[' . join(', ', map { literal($_) } @{ $option{update} }) . ']'
 	  : 'NULL';
-	my $entity = _literal($option{entity} // 'contact');
+	my $entity = literal($option{entity} // 'contact');
 	my $grantee = exists $option{grant} ? $option{grant} : 'public';
 	value_of(
 		$node,
 		sprintf("SELECT bulk_action.bulk_action_register_entity(%s, %s, ARRAY[%s], %s)",
 			$entity,
-			_literal($option{table} // 'public.contacts'),
-			_literal($option{key} // 'id'),
+			literal($option{table} // 'public.contacts'),
+			literal($option{key} // 'id'),
 			$update)
-		  . (defined $grantee ? "; SELECT bulk_action.bulk_action_grant($entity, " . _literal($grantee) . ')' : ''),
+		  . (defined $grantee ? "; SELECT bulk_action.bulk_action_grant($entity, " . literal($grantee) . ')' : ''),
 		%option);
 }
 
@@ -455,9 +518,9 @@ sub apply_serially
 
 	my %type = map { $_->[0] => $_->[1] } rows_of($node,
 		"SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = "
-		  . _literal($table) . "::regclass AND attnum > 0 AND NOT attisdropped", db => $db);
+		  . literal($table) . "::regclass AND attnum > 0 AND NOT attisdropped", db => $db);
 	die "$table has no column $_" foreach grep { !$type{$_} } @columns;
-	my $null = defined $option{null_token} ? _literal($option{null_token}) : undef;
+	my $null = defined $option{null_token} ? literal($option{null_token}) : undef;
 	my $new = sub {
 		my ($column) = @_;
 		my $cell = 's.' . _quoted($column);
@@ -640,40 +703,30 @@ sub s3_uri { return 's3://' . s3()->{bucket} . '/' . s3_key($_[0]) }
 sub s3_put
 {
 	my ($key, %option) = @_;
-	my $answer = s3_request('PUT', $key, %option);
+	my $answer = _s3_request('PUT', $key, %option);
 	die "PUT $key: $answer->{status} $answer->{content}" unless $answer->{success};
 	return s3_uri($key);
-}
-
-# s3_get($key): its content; undef if there is none.
-sub s3_get
-{
-	my $answer = s3_request('GET', $_[0]);
-	return undef if $answer->{status} == 404;
-	die "GET $_[0]: $answer->{status} $answer->{content}" unless $answer->{success};
-	return $answer->{content};
 }
 
 # s3_head($key): its headers in lower case (etag, content-length, ...); undef if there is none.
 sub s3_head
 {
-	my $answer = s3_request('HEAD', $_[0]);
+	my $answer = _s3_request('HEAD', $_[0]);
 	return $answer->{success} ? $answer->{headers} : undef;
 }
 
 # s3_delete($key)
 sub s3_delete
 {
-	my $answer = s3_request('DELETE', $_[0]);
+	my $answer = _s3_request('DELETE', $_[0]);
 	die "DELETE $_[0]: $answer->{status}" unless $answer->{success};
 }
 
-# s3_request($method, $key, %options): a signed request, for what the four above do not cover;
-# returns HTTP::Tiny's answer. The signing is the tests' own, apart from the extension's.
+# A signed request; returns HTTP::Tiny's answer. The signing is the tests' own, apart from the extension's.
 #   content => bytes, file => path
 #   headers => { name => value }   query => 'acl' or 'a=b&c=d', sorted and encoded
 #   bucket => name    raw_key => 1 (the key as it is)   endpoint, access_key_id, secret_access_key
-sub s3_request
+sub _s3_request
 {
 	my ($method, $key, %option) = @_;
 	my $s3 = s3();
@@ -749,6 +802,39 @@ sub s3_presign
 	return "$endpoint$path?$query&X-Amz-Signature=$signature";
 }
 
+# temporary_credentials(): of the role that the S3 server lets its user take; access_key_id,
+# secret_access_key and session_token, as server_for_s3 takes them.
+sub temporary_credentials
+{
+	my $s3 = s3();
+	my $answer = qx(curl -s --user '$s3->{access_key_id}:$s3->{secret_access_key}' --aws-sigv4 'aws:amz:$s3->{region}:s3' '$s3->{endpoint}/' -d 'Action=AssumeRole&Version=2011-06-15&RoleSessionName=test' --data-urlencode 'RoleArn=$s3->{role_arn}');
+	my %session = map { $_ => ($answer =~ m{<$_>([^<]+)</$_>})[0] } qw(AccessKeyId SecretAccessKey SessionToken);
+	die "no temporary credentials: $answer" if grep { !defined } values %session;
+	return (access_key_id => $session{AccessKeyId}, secret_access_key => $session{SecretAccessKey},
+		session_token => $session{SessionToken});
+}
+
+# pg_ctl_in_namespaces($dir, $namespaces, $setup, $more): puts a pg_ctl into the folder, to be found first in
+# PATH, whose server sees what $setup, commands of an unprivileged user who is root in there, makes of
+# namespaces of its own ('--mount --net'), and $more when a server starts. False if this system lets nobody.
+sub pg_ctl_in_namespaces
+{
+	my ($dir, $namespaces, $setup, $more) = @_;
+	my $unshare = "unshare --user --map-root-user $namespaces sh -c";
+	return 0 if system(qq($unshare "$setup" >/dev/null 2>&1)) != 0;
+	my ($pg_ctl) = grep { -x } map { "$_/pg_ctl" } split /:/, $ENV{PATH};
+	my $start = join ' && ', grep { defined } $setup, $more;
+	write_file("$dir/pg_ctl", <<SH);
+#!/bin/sh
+case " \$* " in
+*" start "*) exec $unshare '$start && exec unshare --user --map-user=$< "\$0" "\$@"' '$pg_ctl' "\$@" ;;
+esac
+exec '$pg_ctl' "\$@"
+SH
+	chmod 0755, "$dir/pg_ctl";
+	return 1;
+}
+
 # --- injection -------------------------------------------------------------------------------------
 
 # injection_points(): the named points of the source, as they stand in it.
@@ -763,19 +849,20 @@ sub injection_points
 	return sort keys %points;
 }
 
-# inject($node, $point, $what): whoever comes to the point next does `kill`, `terminate`, `cancel`,
-# `abort`, `postmaster`, `fatal`, `error` or `error SQLSTATE`, once (test/injection). The node may be
-# down; it was made with injection => 1.
+# inject($node, $point, @what): whoever comes to the point next does the first of @what, who comes after
+# him the second, and so on: `kill`, `terminate`, `cancel`, `abort`, `postmaster`, `fatal`, `error`, `error
+# SQLSTATE`, or `pass`, which is nothing (test/injection). The node may be down; it was made with
+# injection => 1.
 sub inject
 {
-	my ($node, $point, $what) = @_;
+	my ($node, $point, @what) = @_;
 	my $folder = $node->data_dir . '/injection';
-	write_file("$folder.new", "$what\n");
+	write_file("$folder.new", join("\n", @what) . "\n");
 	rename("$folder.new", "$folder/$point") or die "$folder/$point: $!";
 	return;
 }
 
-# is_injected($node, $point): whether it has happened.
+# is_injected($node, $point): whether all of it has happened.
 sub is_injected
 {
 	my ($node, $point) = @_;

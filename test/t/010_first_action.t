@@ -4,8 +4,6 @@ use strict;
 use warnings;
 
 use BulkAction;
-use JSON::PP qw(decode_json);
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('main');
@@ -22,12 +20,6 @@ sub submit
 	my ($uri, $entity) = @_;
 	$entity //= 'contact';
 	return value_of($node, "SELECT bulk_action.bulk_action_submit('$uri', entity_type => '$entity')");
-}
-
-sub statistics
-{
-	my ($id) = @_;
-	return decode_json(value_of($node, "SELECT to_json(s) FROM bulk_action.bulk_action_stat('$id') AS s"));
 }
 
 # Every row is accounted for, each term from its own source.
@@ -47,7 +39,7 @@ sub ends_as
 	my ($id, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	value_of($node, "CALL bulk_action.bulk_action_wait('$id', '2 minutes')");
-	my $stat = statistics($id);
+	my $stat = stat_of($node, $id);
 	my %expected = (state => 'completed', unprocessed => 0, superseded => 0, inserted => 0,
 		deleted => 0, %$expected);
 	is_deeply({ map { $_ => $stat->{$_} } keys %expected }, \%expected, "$name: statistics are exact")
@@ -250,7 +242,7 @@ my $serial_failed = $bad{integer} + $bad{check} + $bad{not_null} + $bad{unique};
 is($serial->{failed}, $serial_failed, 'bad rows: plain SQL fails on those it should');
 $id = submit("file://$root/mixed.csv", 'mixed');
 ends_as($id,
-	{ %{ counts_of($serial, $bad{keeps_all}) }, total => scalar @mixed, not_found => $bad{not_found},
+	{ %{ counts_of($serial) }, total => scalar @mixed, not_found => $bad{not_found},
 		failed => $serial_failed + @$errors }, 'bad rows among good ones');
 same_content($node, 'public.mixed', 'public.mixed_serial',
 	'bad rows among good ones: each fails alone, the others are applied');
@@ -365,7 +357,7 @@ foreach my $order (qw(sorted shuffled))
 		AND query LIKE 'applying lane %$id'", what => 'four workers to be inside lanes');
 	pass("$order: four workers apply four lanes at a time");
 
-	my $live = statistics($id);
+	my $live = stat_of($node, $id);
 	adds_up($live, "$order, running");
 	is_deeply([ @{$live}{qw(state updated)}, $live->{unprocessed} == $live->{total} ], [ 'running', 0, 1 ],
 		"$order: what is not committed does not count");

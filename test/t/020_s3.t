@@ -5,7 +5,6 @@ use strict;
 use warnings;
 
 use BulkAction;
-use JSON::PP qw(decode_json);
 use Test::More;
 
 my $node = new_node('main', conf => 'bulk_action.max_attempts = 2');
@@ -20,10 +19,7 @@ register_contacts($node);
 create_contacts($node, 30_000, table => 'public.people');
 serial_copy($node, 'public.people');
 register_contacts($node, entity => 'person', table => 'public.people');
-$node->safe_psql('postgres', <<'SQL');
-CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);
-INSERT INTO public.contacts_serial SELECT * FROM public.contacts;
-SQL
+serial_copy($node, 'public.contacts');
 
 # --- helpers -----------------------------------------------------------------------------------
 
@@ -34,25 +30,6 @@ sub submit
 	my $entity = $option{entity} // 'contact';
 	return value_of($node, "SELECT bulk_action.bulk_action_submit('$literal', entity_type => '$entity',
 		options => '{\"server\": \"$server\"}')", as => $option{as});
-}
-
-sub statistics
-{
-	my ($id) = @_;
-	return decode_json(value_of($node, "SELECT to_json(s) FROM bulk_action.bulk_action_stat('$id') AS s"));
-}
-
-sub ended
-{
-	my ($id) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	value_of($node, "CALL bulk_action.bulk_action_wait('$id', '2 minutes')");
-	my $stat = statistics($id);
-	my $sum = 0;
-	$sum += $stat->{$_}
-	  foreach qw(updated inserted deleted unchanged not_found superseded failed unprocessed);
-	is($sum, $stat->{total}, 'the outcomes add up to the rows of the file');
-	return $stat;
 }
 
 my $salt = 0;
@@ -72,7 +49,7 @@ sub is_applied
 	my $table = $option{table} // 'public.contacts';
 	my $serial = apply_serially($node, csv => $csv, mode => 'set', table => $table);
 	subtest $name => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		is_deeply([ @{$stat}{qw(state error_message total updated not_found failed)} ],
 			[ 'completed', undef, @{$serial}{qw(total updated not_found)}, 0 ], 'the action completes');
 		same_content($node, $table, "${table}_serial", 'the table is as plain SQL leaves it');
@@ -85,7 +62,7 @@ sub fails
 	my ($id, $code, $message, $name, %option) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	subtest $name => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		is_deeply([ @{$stat}{qw(state error_code total updated)} ], [ 'failed', $code, 0, 0 ],
 			'the action fails and applies nothing');
 		like($stat->{error_message}, $message, 'it says why');
@@ -118,7 +95,7 @@ my $impatient = submit(s3_uri('nowhere.csv'), 'nowhere', as => 'impatient');
 wait_for($node, "SELECT count(*) = 2 FROM pg_stat_activity
 	WHERE query LIKE 'chunking%$patient' OR query LIKE 'chunking%$impatient'");
 $node->safe_psql('postgres', "SELECT bulk_action.bulk_action_cancel('$impatient')");
-my $stat = ended($impatient);
+my $stat = final_stat($node, $impatient);
 is_deeply([ @{$stat}{qw(state total updated)} ], [ 'cancelled', 0, 0 ],
 	'a server that is not there: the action can be cancelled while it tries');
 
@@ -182,20 +159,15 @@ fails(submit(s3_uri('path.csv'), 'wrong_secret'), 'BA403', qr/: (SignatureDoesNo
 server_for_s3($node, name => 'wrong_key', access_key_id => 'nobody');
 fails(submit(s3_uri('path.csv'), 'wrong_key'), 'BA403', qr/: (InvalidAccessKeyId|AccessDenied)$/, 'an access key that nobody has');
 
-my $answer = qx(curl -s --user '$s3->{access_key_id}:$s3->{secret_access_key}' --aws-sigv4 'aws:amz:$s3->{region}:s3' '$s3->{endpoint}/' -d 'Action=AssumeRole&Version=2011-06-15&RoleSessionName=test' --data-urlencode 'RoleArn=$s3->{role_arn}');
-my %session = map { $_ => ($answer =~ m{<$_>([^<]+)</$_>})[0] } qw(AccessKeyId SecretAccessKey SessionToken);
-ok(defined $session{SessionToken}, 'the S3 server gives temporary credentials') or diag($answer);
-server_for_s3($node, name => 'temporary', access_key_id => $session{AccessKeyId},
-	secret_access_key => $session{SecretAccessKey}, session_token => $session{SessionToken});
+my %temporary = temporary_credentials();
+server_for_s3($node, name => 'temporary', %temporary);
 $csv = next_file();
 is_applied(submit(s3_put('token.csv', file => $csv), 'temporary'), $csv, 'temporary credentials with their token');
-server_for_s3($node, name => 'no_token', access_key_id => $session{AccessKeyId},
-	secret_access_key => $session{SecretAccessKey});
+server_for_s3($node, name => 'no_token', %temporary, session_token => undef);
 fails(submit(s3_uri('path.csv'), 'no_token'), 'BA403', qr/: (InvalidAccessKeyId|AccessDenied)$/,
 	'temporary credentials without their token');
-my $tampered = $session{SessionToken} =~ s/(.{20})(.)/$1 . ($2 eq 'A' ? 'B' : 'A')/er;
-server_for_s3($node, name => 'tampered', access_key_id => $session{AccessKeyId},
-	secret_access_key => $session{SecretAccessKey}, session_token => $tampered);
+my $tampered = $temporary{session_token} =~ s/(.{20})(.)/$1 . ($2 eq 'A' ? 'B' : 'A')/er;
+server_for_s3($node, name => 'tampered', %temporary, session_token => $tampered);
 fails(submit(s3_uri('path.csv'), 'tampered'), 'BA400', qr/^could not read "s3:/,
 	'temporary credentials with another token', like => qr/session_token/);
 
@@ -245,7 +217,7 @@ fails(submit(s3_put('header.csv', content => "id\n1\n"), 's3'), '42703',
 	qr/^the header has no column to update$/, 'a header that has nothing but the key');
 foreach my $header ("id,first_name\n", "id,first_name", "id,first_name\r\n\r\n")
 {
-	my $stat = ended(submit(s3_put('header.csv', content => $header), 's3'));
+	my $stat = final_stat($node, submit(s3_put('header.csv', content => $header), 's3'));
 	is_deeply([ @{$stat}{qw(state total percent error_message)} ], [ 'completed', 0, 100, undef ],
 		'a header and nothing else: the action completes without a row');
 }
@@ -313,7 +285,7 @@ SELECT query LIKE 'chunking%$id', backend_xmin, backend_xid, xact_start
   FROM pg_stat_activity WHERE backend_type = 'bulk_action worker' AND query LIKE '%$id'
 SQL
 	'a download that stalls: no transaction waits for it');
-$stat = statistics($id);
+$stat = stat_of($node, $id);
 is_deeply([ @{$stat}{qw(state total updated)} ], [ 'running', 0, 0 ], 'a download that stalls: nothing is counted');
 $proxy->release($stall);
 is_applied($id, $large, 'a download that stalls, and the next one is reset', table => 'public.people');
@@ -370,7 +342,7 @@ sub fails_in_the_middle
 	$change->($large);
 	$proxy->clear($hold);
 	subtest $name => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		is_deeply([ @{$stat}{qw(state error_code unprocessed total_is_final)} ],
 			[ 'failed', $code, 0, JSON::PP::false ], 'the action fails');
 		like($stat->{error_message}, $message, 'it says why');
@@ -411,7 +383,7 @@ wait_for($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'chu
 	what => 'the request for the second segment to be answered');
 $blocker->query_safe('COMMIT');
 $blocker->quit;
-$stat = ended($id);
+$stat = final_stat($node, $id);
 is_deeply([ @{$stat}{qw(state error_code updated unprocessed)}, $stat->{updated} + $stat->{unprocessed} ],
 	[ 'failed', 'BA412', $stat->{updated}, $stat->{unprocessed}, $stat->{total} ],
 	'an object that is replaced while rows wait: the action fails');
@@ -419,18 +391,12 @@ ok($stat->{updated} > 0 && $stat->{unprocessed} > 0,
 	'an object that is replaced while rows wait: chunks begun are ended, the others count as unprocessed')
   or diag(explain($stat));
 apply_serially($node, table => 'public.people', csv => $large, mode => 'set');
-is_deeply([ rows_of($node, <<SQL) ], [ [ $stat->{updated}, 0 ] ],
-SELECT count(*) FILTER (WHERE now IS NOT DISTINCT FROM whole AND now IS DISTINCT FROM before),
-       count(*) FILTER (WHERE now IS DISTINCT FROM whole AND now IS DISTINCT FROM before)
-  FROM public.people AS now
-  JOIN public.people_serial AS whole USING (id)
-  JOIN public.people_before AS before USING (id)
-SQL
+same_as_counted($node, 'public.people', $stat->{updated},
 	'an object that is replaced while rows wait: as many rows as counted are as in the file, all others as before');
 
 # --- the server that is not there ---------------------------------------------------------------------
 
-$stat = ended($patient);
+$stat = final_stat($node, $patient);
 is_deeply([ @{$stat}{qw(state error_code total updated)} ], [ 'failed', '08001', 0, 0 ],
 	'a server that is not there: after max_attempts tries the action fails');
 like($stat->{error_message}, qr/: could not connect$/, 'a server that is not there: it says so');

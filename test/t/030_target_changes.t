@@ -5,7 +5,6 @@ use strict;
 use warnings;
 
 use BulkAction;
-use JSON::PP qw(decode_json);
 use Test::More;
 
 # One worker, so that one chunk is applied after the other.
@@ -64,24 +63,6 @@ sub submit
 	return $id;
 }
 
-sub statistics
-{
-	my ($id) = @_;
-	return decode_json(value_of($node, "SELECT to_json(s) FROM bulk_action.bulk_action_stat('$id') AS s"));
-}
-
-sub ended
-{
-	my ($id) = @_;
-	value_of($node, "CALL bulk_action.bulk_action_wait('$id', '1 minute')");
-	my $stat = statistics($id);
-	my $sum = 0;
-	$sum += $stat->{$_}
-	  foreach qw(updated inserted deleted unchanged not_found superseded failed unprocessed);
-	is($sum, $stat->{total}, 'the outcomes add up to the rows of the file');
-	return $stat;
-}
-
 sub failed_with
 {
 	my ($id, $stat, $case) = @_;
@@ -113,7 +94,7 @@ sub before_the_run
 	$session->query_safe('COMMIT');
 	$session->quit;
 	subtest "before the run: $name" => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		if ($case{code})
 		{
 			failed_with($id, $stat, \%case);
@@ -307,11 +288,11 @@ sub while_reading
 	my $hold = $proxy->fault('hold', method => 'GET', skip => 1);
 	my $id = submit($uri, 'proxied', 'clerk', $case{role});
 	$proxy->wait_for_held;
-	my $read = statistics($id)->{total};
+	my $read = stat_of($node, $id)->{total};
 	$node->safe_psql('postgres', "BEGIN; $case{change}; " . ($case{code} ? '' : $case{copy} // $copy) . ' COMMIT');
 	$proxy->clear($hold);
 	subtest "while the file is read: $name" => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		if ($case{code})
 		{
 			failed_with($id, $stat, \%case);
@@ -404,7 +385,7 @@ sub between_chunks
 	$blocker->query_safe('COMMIT');
 	$blocker->quit;
 	subtest "between two chunks: $name" => sub {
-		my $stat = ended($id);
+		my $stat = final_stat($node, $id);
 		$changer->quit;
 		failed_with($id, $stat, \%case);
 		is($stat->{total}, 2_500, 'all rows were read');

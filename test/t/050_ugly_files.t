@@ -17,9 +17,8 @@ $node->reload;
 create_contacts($node, 300);
 $node->safe_psql('postgres', <<'SQL');
 ALTER TABLE public.contacts ADD COLUMN "odd ""name""" text;
-CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);
-INSERT INTO public.contacts_serial SELECT * FROM public.contacts;
 SQL
+serial_copy($node, 'public.contacts');
 register_contacts($node);
 
 my $mib = 1024 * 1024;

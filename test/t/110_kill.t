@@ -124,17 +124,6 @@ sub finish
 	eval { $_->quit } foreach @_;
 }
 
-sub kill_9
-{
-	my ($pid) = @_;
-	my $started = value_of($node, 'SELECT pg_postmaster_start_time()');
-	my $log = -s $node->logfile;
-	kill('KILL', $pid) or die "kill $pid: $!";
-	# the postmaster has noticed, and let somebody in again
-	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
-	wait_for($node, 'SELECT true');
-}
-
 # A worker inside a chunk; returns the session that keeps it there.
 sub hold_chunk
 {
@@ -171,7 +160,7 @@ foreach my $who (sort keys %victim)
 	my $id = submit("file://$csv");
 	my $held = held_pid();
 	my ($pid, $session) = $victim{$who}->();
-	kill_9($pid);
+	kill_9($node, $pid);
 	check($id, $csv, "$who killed while a chunk is being applied");
 	finish($holder, grep { defined } $session);
 }
@@ -192,7 +181,7 @@ foreach my $how ('terminated', 'killed')
 	wait_for($node, "SELECT updated > 0 AND NOT total_is_final FROM bulk_action.bulk_action_stat('$id')");
 	wait_for($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'chunking %$id%'");
 	my $pid = value_of($node, "SELECT pid FROM pg_stat_activity WHERE query LIKE 'chunking %$id%'");
-	if ($how eq 'killed') { kill_9($pid) }
+	if ($how eq 'killed') { kill_9($node, $pid) }
 	else { value_of($node, "SELECT pg_terminate_backend($pid, 60000)") }
 	$proxy->release;
 	check($id, $csv, "worker $how while it waits for bytes");
@@ -205,7 +194,7 @@ foreach my $how ('terminated', 'killed')
 	my $holder = $node->background_psql('postgres', on_error_stop => 0);
 	$holder->query_safe('BEGIN; LOCK TABLE bulk_action_internal.segments IN SHARE MODE');
 	my $id = submit("file://$csv");
-	kill_9(held_pid());
+	kill_9($node, held_pid());
 	check($id, $csv, 'worker killed while it writes a segment');
 	finish($holder);
 }

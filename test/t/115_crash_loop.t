@@ -70,7 +70,12 @@ same_content($node, 'public.others', 'public.others_serial', 'the action beside 
 
 # The server stays up, and works.
 $node->safe_psql('postgres', 'DROP TRIGGER crash ON contacts');
-my $after = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$csv', account_id => 'a')");
+# most of its rows are as the file wants them already
+my $after = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$csv', account_id => 'a', options => '{\"skip_unchanged\": false}')");
 wait_for($node, state_of($after), expect => 'completed', what => 'an action afterwards');
+is(value_of($node, "SELECT (total, updated, failed, unprocessed)::text FROM bulk_action.bulk_action_stat('$after')"),
+	'(3000,2999,1,0)', 'all rows are applied afterwards');
+apply_serially($node, csv => $csv);
+same_content($node, 'public.contacts', 'public.contacts_serial', 'and the table is as by hand');
 
 done_testing();

@@ -46,12 +46,6 @@ sub submit
 			map { "$_ => '$argument{$_}'" } sort keys %argument) . ')');
 }
 
-sub wait_for_state
-{
-	my ($id, $state) = @_;
-	return wait_for($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'", expect => $state);
-}
-
 sub counts
 {
 	my ($id) = @_;
@@ -62,7 +56,7 @@ sub retry
 {
 	my ($id) = @_;
 	is(value_of($node, "SELECT bulk_action.bulk_action_retry('$id')"), 't', 'retry');
-	wait_for_state($id, 'completed');
+	wait_for_state($node, $id, 'completed');
 }
 
 sub is_serial
@@ -87,8 +81,8 @@ SELECT bulk_action.bulk_action_submit('file://$csv', account_id => 'a');
 SELECT bulk_action.bulk_action_submit('file://$others', entity_type => 'other', account_id => 'b');
 COMMIT;
 SQL
-	wait_for_state($id, 'failed');
-	wait_for_state($neighbour, 'completed');
+	wait_for_state($node, $id, 'failed');
+	wait_for_state($node, $neighbour, 'completed');
 	is(crashes(), 1 + $attempts, 'the server crashed once in company, and max_attempts times while the chunk was alone');
 
 	my ($dead) = rows_of($node, "SELECT row_count, first_line, attempts, error_code, error_message FROM bulk_action.bulk_action_dead_letters WHERE action_id = '$id'");
@@ -129,8 +123,9 @@ SQL
 
 	# the server stays up and works; and what is set aside can be retried
 	crash_no_more();
-	my $after = submit($others, entity_type => 'other', account_id => 'b');
-	wait_for_state($after, 'completed');
+	my $after = submit(contacts_csv($node, rows => 6_000, salt => 3, name => 'after.csv'), entity_type => 'other', account_id => 'b');
+	wait_for_state($node, $after, 'completed');
+	is(counts($after), '6000 6000 0 0', 'the server works');
 	retry($id);
 	is(counts($id), '6000 5999 1 0', 'every row is tried once');
 	is(value_of($node, 'SELECT count(*) FROM bulk_action.bulk_action_dead_letters'), 0, 'nothing is set aside any more');
@@ -141,9 +136,10 @@ SQL
 # --- as a file ----------------------------------------------------------------------------------------------
 
 {
-	my $id = submit($dead_csv);
-	wait_for_state($id, 'completed');
-	is(value_of($node, "SELECT success = total AND total > 0 FROM bulk_action.bulk_action_stat('$id')"), 't', 'the dead letter can be submitted as it is');
+	# they have been applied by now
+	my $id = submit($dead_csv, options => '{"skip_unchanged": false}');
+	wait_for_state($node, $id, 'completed');
+	is(value_of($node, "SELECT updated = total AND total > 0 FROM bulk_action.bulk_action_stat('$id')"), 't', 'the dead letter can be submitted as it is');
 }
 
 # --- the rest of a chunk --------------------------------------------------------------------------------------
@@ -154,7 +150,7 @@ SQL
 	$node->safe_psql('postgres', "ALTER TABLE $_ ADD CONSTRAINT good CHECK (last_name <> 'bad')") foreach qw(contacts contacts_serial);
 	crash_at('old.id = 900');
 	my $id = submit($csv);
-	wait_for_state($id, 'failed');
+	wait_for_state($node, $id, 'failed');
 	my ($rows, $first_line) = @{ (rows_of($node, "SELECT row_count, first_line FROM bulk_action.bulk_action_dead_letters WHERE action_id = '$id'"))[0] };
 	cmp_ok($rows, '<', 1_000, 'what was applied before is not in the dead letter');
 	is($first_line, 1_000 - $rows + 2, 'it begins where the chunk stood');
@@ -174,7 +170,7 @@ SQL
 	my $csv = contacts_csv($node, rows => 3_000, salt => 5);
 	crash_at('old.id = 1500');
 	my $id = submit($csv, options => '{"order": "file"}');
-	wait_for_state($id, 'failed');
+	wait_for_state($node, $id, 'failed');
 	is(counts($id), '3000 1000 0 2000', 'in the order of the file nothing is applied behind it');
 	like(value_of($node, "SELECT error_code || ' ' || error_detail FROM bulk_action.bulk_actions WHERE id = '$id'"),
 		qr/^57P02 It was chunk 1 of lane 0/, 'and the action says where it stands');
@@ -193,7 +189,7 @@ SQL
 	my $csv = write_file($node->basedir . '/keyed.csv', "k,v\n" . join('', map { "k$_,1\n" } 1 .. 100));
 	crashes();
 	my $id = submit($csv, entity_type => 'keyed');
-	wait_for_state($id, 'failed');
+	wait_for_state($node, $id, 'failed');
 	is(crashes(), 1 + $attempts, 'a segment is tried alone as well');
 	like(value_of($node, "SELECT error_code || ' ' || error_detail FROM bulk_action.bulk_actions WHERE id = '$id'"),
 		qr/^57P02 It was segment 0/, 'and ends its action');
@@ -202,14 +198,12 @@ SQL
 {
 	# the comparison of a lane's keys
 	my $csv = contacts_csv($node, rows => 300, salt => 6, repeat => 10, columns => [qw(first_name score)]);
-	my $id;
-	foreach my $n (0 .. $attempts)
-	{
-		inject($node, 'duplicates-before-commit', 'kill');
-		$id //= submit($csv, options => '{"duplicates": "last"}');
-		wait_for_injected($node, 'duplicates-before-commit');
-	}
-	wait_for_state($id, 'failed');
+	inject($node, 'duplicates-before-commit', ('kill') x (1 + $attempts));
+	crashes();
+	my $id = submit($csv, options => '{"duplicates": "last"}');
+	wait_for_injected($node, 'duplicates-before-commit');
+	wait_for_state($node, $id, 'failed');
+	is(crashes(), 1 + $attempts, 'as often as a chunk');
 	like(value_of($node, "SELECT error_code || ' ' || error_detail FROM bulk_action.bulk_actions WHERE id = '$id'"),
 		qr/^57P02 It was comparing the keys of lane 0/, 'keys that crash when they are compared');
 	retry($id);
@@ -224,14 +218,10 @@ SQL
 	# as many as would be enough, but not of one chunk while it was alone
 	my $csv = contacts_csv($node, rows => 6_000, salt => 7, order => 'shuffled');
 	my @points = qw(chunker-parsed applier-applied applier-committed);
-	inject($node, $points[0], 'kill');
+	inject($node, $_, 'kill') foreach @points;
 	my $id = submit($csv);
-	foreach my $n (0 .. $#points)
-	{
-		wait_for_injected($node, $points[$n]);
-		inject($node, $points[ $n + 1 ], 'kill') if $n < $#points;
-	}
-	wait_for_state($id, 'completed');
+	wait_for_injected($node, $_) foreach @points;
+	wait_for_state($node, $id, 'completed');
 	is(counts($id), '6000 6000 0 0', 'crashes that do not come back end nothing');
 	is_serial($csv, 'and lose nothing');
 }
@@ -239,7 +229,7 @@ SQL
 	# a backend that dies while nothing of ours is in flight
 	my $session = $node->background_psql('postgres');
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
-	kill('KILL', $pid);
+	kill_9($node, $pid);
 	eval { $session->quit };
 	wait_for($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bulk_action launcher')");
 	is(value_of($node, 'SELECT count(*) FROM bulk_action_internal.suspects'), 0, 'who was not inside of anything is not suspected');

@@ -150,6 +150,7 @@ max_worker_processes = 4
 max_parallel_workers = 4
 bulk_action.idle_timeout = 2s
 CONF
+	my $forced = $node->pg_version < 16 ? 'force_parallel_mode' : 'debug_parallel_query';
 	my @sleepers;
 	foreach my $n (1 .. 2)
 	{
@@ -157,7 +158,7 @@ CONF
 		push @sleepers, $session;
 		$session->{the_pid} = $session->query_safe('SELECT pg_backend_pid()');
 		$session->query_until(qr/sleeping/,
-			"SET force_parallel_mode = on;\n\\echo sleeping\nSELECT pg_sleep(100000);\n");
+			"SET $forced = on;\n\\echo sleeping\nSELECT pg_sleep(100000);\n");
 		wait_for($node, "SELECT count(*) = $n FROM pg_stat_activity WHERE backend_type = 'parallel worker'");
 	}
 	my $log = -s $node->logfile;

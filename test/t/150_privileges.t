@@ -352,12 +352,12 @@ sub while_held
 	return (statistics($id), statistics($waiting));
 }
 {
-	my ($first, $second) = while_held('REVOKE UPDATE (secret) ON app.granted FROM webuser', 'granted', $both);
+	my (undef, $second) = while_held('REVOKE UPDATE (secret) ON app.granted FROM webuser', 'granted', $both);
 	is("$second->{state} $second->{code}", 'failed 42501', 'a privilege that is revoked while an action waits');
 	like($second->{message}, qr/permission denied for column "secret"/, 'it says which');
 	$node->safe_psql('postgres', 'GRANT UPDATE (secret) ON app.granted TO webuser');
 
-	($first, $second) = while_held('REVOKE webuser FROM authenticator', 'granted', $both);
+	(undef, $second) = while_held('REVOKE webuser FROM authenticator', 'granted', $both);
 	is("$second->{state} $second->{sound}", 'failed t', 'a membership that is revoked while an action waits');
 	like($second->{message}, qr/permission denied to set role "webuser"/, 'it says which');
 	$node->safe_psql('postgres', 'GRANT webuser TO authenticator');

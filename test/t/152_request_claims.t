@@ -136,7 +136,7 @@ SQL
 	# the only worker waits at the gate until all requests are in
 	my $gate = $node->background_psql('postgres');
 	$gate->query_safe('BEGIN; SELECT FROM app.gate FOR UPDATE');
-	my $first = submit('webuser', 'gate', file_of([qw(id name)], [ [ 1, 'open' ] ]));
+	submit('webuser', 'gate', file_of([qw(id name)], [ [ 1, 'open' ] ]));
 	wait_for($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'applying %' AND wait_event_type = 'Lock')");
 	my %action;
 	foreach my $tenant (@tenants)

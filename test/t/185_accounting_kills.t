@@ -153,23 +153,19 @@ sub terminate
 	return;
 }
 
-sub kill_9
+sub crash
 {
 	my ($type) = @_;
-	my $log = -s $node->logfile;
-	wait_until(sub { my ($pid) = pids_of($node, "bulk_action $type"); $pid && kill('KILL', $pid) },
-		what => "a $type to kill");
-	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
-	wait_for($node, 'SELECT true');
+	kill_9($node, "bulk_action $type");
 	finish_pollers();
 	start_pollers();
 	return;
 }
 
 my @attacks = (
-	sub { terminate('worker') }, sub { terminate('coordinator') }, sub { kill_9('worker') },
-	sub { terminate('worker') }, sub { kill_9('coordinator') }, sub { terminate('coordinator') },
-	sub { terminate('worker') }, sub { kill_9('worker') }, sub { terminate('worker') });
+	sub { terminate('worker') }, sub { terminate('coordinator') }, sub { crash('worker') },
+	sub { terminate('worker') }, sub { crash('coordinator') }, sub { terminate('coordinator') },
+	sub { terminate('worker') }, sub { crash('worker') }, sub { terminate('worker') });
 my $all = 3 * ($serial->{total} + $no_csv);
 start_pollers();
 foreach my $n (0 .. $#attacks)

@@ -48,7 +48,7 @@ sub in_plain_sql
 	my $convert = join ', ', map { "s.$_\::$type{$_}" } @columns;
 	my $match = join ' AND ', map { "t.$_ = s.$_\::$type{$_}" } @{ $option{key} };
 	$lost = 'false' if $mode eq 'all';
-	my @out = split /\n/, $node->safe_psql('postgres', <<SQL);
+	$node->safe_psql('postgres', <<SQL);
 SET client_min_messages = warning;
 DROP TABLE IF EXISTS public.serial, public.source, public.judged, public.outcome;
 CREATE TABLE public.serial (LIKE $table INCLUDING ALL);

@@ -20,13 +20,12 @@ create_role($node, $_) foreach qw(alice bob);
 create_role($node, 'authenticator', attributes => 'LOGIN NOINHERIT', submit => 0);
 $node->safe_psql('postgres', <<'SQL');
 ALTER TABLE public.contacts ADD CONSTRAINT age_limit CHECK (age < 200);
-CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);
-INSERT INTO public.contacts_serial SELECT * FROM public.contacts;
 CREATE TABLE public.others (LIKE public.contacts INCLUDING ALL);
 GRANT SELECT, UPDATE ON public.contacts, public.others TO alice, bob;
 GRANT pg_read_server_files TO alice, bob;
 GRANT alice TO authenticator;
 SQL
+serial_copy($node, 'public.contacts');
 register_contacts($node);
 register_contacts($node, entity => 'other', table => 'public.others');
 

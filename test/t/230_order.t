@@ -124,7 +124,7 @@ check_serial('rows that cannot feel each other', 'plain',
 check_serial('every row fails', 'seats', file('id,seat', map { "$_,seat 1" } 2 .. 400), failed => 390);
 
 {
-	my $id = wait_until_ended(submit('plain', file('id,name', map { "$_,row $_" } 1 .. 2_000), '{"order": "file"}'));
+	my $id = wait_until_ended(submit('plain', file('id,name', map { "$_,in order $_" } 1 .. 2_000), '{"order": "file"}'));
 	is(value_of($node, "SELECT cardinality(lane_chunks) FROM bulk_action_internal.sources ORDER BY action_no DESC LIMIT 1"), '1', 'one lane');
 	is(value_of($node, "SELECT updated FROM bulk_action.bulk_action_stat('$id')"), 2_000, 'all of it');
 }

@@ -8,7 +8,6 @@ use warnings;
 
 use BulkAction;
 use IPC::Open3 ();
-use JSON::PP qw(decode_json);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -23,10 +22,7 @@ my $proxy = new_proxy();
 server_for_s3($node, name => 'proxied', endpoint => $proxy->endpoint);
 create_contacts($node, 40_000);
 register_contacts($node);
-$node->safe_psql('postgres', <<'SQL');
-CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);
-INSERT INTO public.contacts_serial SELECT * FROM public.contacts;
-SQL
+serial_copy($node, 'public.contacts');
 
 # --- helpers -----------------------------------------------------------------------------------
 
@@ -74,19 +70,6 @@ sub submit
 		options => '{\"server\": \"$case->{server}\"}')");
 }
 
-sub ended
-{
-	my ($id) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	value_of($node, "CALL bulk_action.bulk_action_wait('$id', '2 minutes')");
-	my $stat = decode_json(value_of($node, "SELECT to_json(s) FROM bulk_action.bulk_action_stat('$id') AS s"));
-	my $sum = 0;
-	$sum += $stat->{$_}
-	  foreach qw(updated inserted deleted unchanged not_found superseded failed unprocessed);
-	is($sum, $stat->{total}, 'the outcomes add up to the rows that were read');
-	return $stat;
-}
-
 # The requests for the case's file, without the look at its first byte that tells why a HEAD was refused.
 sub gets { return grep { $_->{range} ne 'bytes=0-0' } $proxy->requests(method => 'GET', path => qr/$_[0]{path}/) }
 
@@ -126,7 +109,7 @@ sub is_applied
 	my ($case, $check) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	subtest $case->{name} => sub {
-		my $stat = ended($case->{id});
+		my $stat = final_stat($node, $case->{id});
 		is_deeply([ @{$stat}{qw(state error_message total updated)} ],
 			[ 'completed', undef, $case->{rows}, $case->{rows} ], 'the action completes');
 		is_as_by_plain_sql($case);
@@ -143,7 +126,7 @@ sub is_failed
 	my ($case, %expect) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	subtest $case->{name} => sub {
-		my $stat = ended($case->{id});
+		my $stat = final_stat($node, $case->{id});
 		is_deeply([ @{$stat}{qw(state error_code)} ], [ 'failed', $expect{code} ], 'the action fails');
 		like($stat->{error_message}, qr/^could not read "\Q$case->{uri}\E": $expect{message}\z/, 'it says why');
 		my $more = value_of($node,
@@ -163,7 +146,7 @@ sub is_failed
 		$expect{over}->($case) if $expect{over};
 		is(value_of($node, "SELECT bulk_action.bulk_action_retry('$case->{id}')"), 't', 'it is asked to try again');
 		wait_for($node, "SELECT state <> 'failed' FROM bulk_action.bulk_actions WHERE id = '$case->{id}'");
-		$stat = ended($case->{id});
+		$stat = final_stat($node, $case->{id});
 		is_deeply([ @{$stat}{qw(state error_message total updated)} ],
 			[ 'completed', undef, $case->{rows}, $case->{rows} ], 'once the fault is over the rest of the file is applied');
 		is_as_by_plain_sql($case);
@@ -321,14 +304,6 @@ is_failed(begin('a redirect to itself, for ever', faults => [ [ 'status', code =
 	});
 
 # --- credentials that end in the middle --------------------------------------------------------------------
-
-sub temporary_credentials
-{
-	my $answer = qx(curl -s --user '$s3->{access_key_id}:$s3->{secret_access_key}' --aws-sigv4 'aws:amz:$s3->{region}:s3' '$s3->{endpoint}/' -d 'Action=AssumeRole&Version=2011-06-15&RoleSessionName=test' --data-urlencode 'RoleArn=$s3->{role_arn}');
-	my ($id, $secret, $token) = map { ($answer =~ m{<$_>([^<]+)</$_>})[0] } qw(AccessKeyId SecretAccessKey SessionToken);
-	die "no temporary credentials: $answer" unless defined $token;
-	return (access_key_id => $id, secret_access_key => $secret, session_token => $token);
-}
 
 sub change_mapping
 {

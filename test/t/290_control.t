@@ -65,12 +65,6 @@ sub refused
 	like($error, qr/$code/, $name);
 }
 
-sub wait_for_state
-{
-	my ($id, $state) = @_;
-	return wait_for($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'", expect => $state);
-}
-
 sub hold_chunk
 {
 	my $session = $node->background_psql('postgres');
@@ -101,14 +95,14 @@ sub is_serial
 	wait_until_held();
 	my $second = submit($next);
 	is(ask('pause', $id), 't', 'pause an action whose chunk waits for a lock');
-	wait_for_state($id, 'paused');
+	wait_for_state($node, $id, 'paused');
 	is(value_of($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')"), 'f', 'nobody is inside of it');
 	is(value_of($node, "SELECT total = updated + unchanged + not_found + superseded + failed + unprocessed AND unprocessed > 0 FROM bulk_action.bulk_action_stat('$id')"),
 		't', 'its rows are accounted for');
 	is(ask('pause', $id), 'f', 'pause again: it is paused');
 	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$second'"), 'queued', 'the next one of its stream waits');
 	my $other = submit(next_file(rows => 200, columns => ['score']), account_id => 'other');
-	wait_for_state($other, 'completed');
+	wait_for_state($node, $other, 'completed');
 	apply_serially($node, content => read_file($node->basedir . "/control$files.csv"));
 	pass('another stream does not');
 
@@ -122,7 +116,7 @@ sub is_serial
 	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'"), 'paused', 'it rests through a restart');
 
 	is(ask('resume', $id), 't', 'resume');
-	wait_for_state($_, 'completed') foreach $id, $second;
+	wait_for_state($node, $_, 'completed') foreach $id, $second;
 	is(value_of($node, "SELECT concat_ws(' ', total, updated, not_found, failed, unprocessed) FROM bulk_action.bulk_action_stat('$id')"),
 		'8000 7998 1 1 0', 'paused and resumed, with the file gone meanwhile');
 	apply_serially($node, csv => "$csv.away");
@@ -146,7 +140,7 @@ sub is_serial
 	my $client = $node->background_psql('postgres');
 	$client->query_safe("SET SESSION AUTHORIZATION alice; BEGIN; SELECT bulk_action.bulk_action_pause('$id')");
 	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
-	wait_for_state($id, 'completed');
+	wait_for_state($node, $id, 'completed');
 	$client->query_safe('COMMIT');
 	is_serial($id, $csv, 'a pause that was committed too late');
 	wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.events');
@@ -160,15 +154,15 @@ sub is_serial
 	wait_until_held();
 	my $id = submit($two);
 	is(ask('pause', $id), 't', 'pause a queued one');
-	wait_for_state($id, 'paused');
+	wait_for_state($node, $id, 'paused');
 	is(ask('resume', $id), 't', 'resume it');
-	wait_for_state($id, 'queued');
+	wait_for_state($node, $id, 'queued');
 	is(ask('resume', $id), 'f', 'resume again: it is not paused');
 	is(ask('pause', $id), 't', 'pause it again');
 	is(ask('cancel', $id), 't', 'cancel it');
-	wait_for_state($id, 'cancelled');
+	wait_for_state($node, $id, 'cancelled');
 	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
-	wait_for_state($first, 'completed');
+	wait_for_state($node, $first, 'completed');
 	is_serial($first, $one, 'the one before it');
 	$holder->quit;
 }
@@ -187,7 +181,7 @@ sub is_serial
 	wait_until_held();
 	is(value_of($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'"), 'running', 'interrupts that we asked for are no failed tries');
 	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
-	wait_for_state($id, 'completed');
+	wait_for_state($node, $id, 'completed');
 	is_serial($id, $csv, 'paused and resumed at once, three times');
 	$holder->quit;
 }
@@ -199,14 +193,14 @@ foreach my $code (qw(53100 40001))
 	my $csv = next_file();
 	$node->safe_psql('postgres', "INSERT INTO public.trouble VALUES ('$code')");
 	my $id = submit($csv);
-	wait_for_state($id, 'paused');
+	wait_for_state($node, $id, 'paused');
 	is_deeply([ rows_of($node, "SELECT error_code, error_message FROM bulk_action.bulk_actions WHERE id = '$id'") ],
 		[ [ $code, 'no luck today' ] ], "$code: the action rests and says why");
 	is(value_of($node, "SELECT count(*) FROM bulk_action.bulk_action_errors WHERE action_id = '$id' AND error_code = '$code'"), 0,
 		'it is no error of a row');
 	$node->safe_psql('postgres', 'DELETE FROM public.trouble');
 	is(ask('resume', $id), 't', 'when it is over');
-	wait_for_state($id, 'completed');
+	wait_for_state($node, $id, 'completed');
 	is_serial($id, $csv, $code);
 }
 
@@ -221,7 +215,7 @@ foreach my $code (qw(53100 40001))
 	wait_for($node, "SELECT total_is_final FROM bulk_action.bulk_action_stat('$id')");
 	$node->safe_psql('postgres', 'REVOKE UPDATE ON public.contacts FROM alice');
 	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
-	wait_for_state($id, 'failed');
+	wait_for_state($node, $id, 'failed');
 	is(value_of($node, "SELECT error_code FROM bulk_action.bulk_actions WHERE id = '$id'"), '42501', 'an action fails in the middle');
 	refused('pause', $id, '55000', 'a failed one cannot be paused');
 	refused('resume', $id, '55000', 'nor resumed');
@@ -236,10 +230,10 @@ foreach my $code (qw(53100 40001))
 	wait_until_held();
 	my $second = submit($next);
 	is(ask('retry', $id), 't', 'retry');
-	wait_for_state($id, 'queued');
+	wait_for_state($node, $id, 'queued');
 	is(ask('retry', $id), 'f', 'retry again: it has been');
 	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
-	wait_for_state($_, 'completed') foreach $first, $second, $id;
+	wait_for_state($node, $_, 'completed') foreach $first, $second, $id;
 	my ($late) = rows_of($node, "SELECT id FROM bulk_action.bulk_actions ORDER BY finished_at DESC LIMIT 1");
 	is($late->[0], $id, 'it was the last');
 	my ($updated, $not_found, $failed, $total, $unprocessed) = @{ (rows_of($node,
@@ -251,16 +245,20 @@ foreach my $code (qw(53100 40001))
 }
 {
 	my $csv = next_file(bad => { map { $_ => { age => 'x' } } 1 .. 40 });
+	serial_copy($node, 'public.contacts');
 	my $id = submit($csv, options => '{"max_errors": 10, "order": "file"}');
-	wait_for_state($id, 'failed');
+	wait_for_state($node, $id, 'failed');
 	is(value_of($node, "SELECT error_code FROM bulk_action.bulk_actions WHERE id = '$id'"), 'BA422', 'too many rows fail');
 	my (undef, undef, $error) = $node->psql('postgres', "SET SESSION AUTHORIZATION alice;\nSELECT bulk_action.bulk_action_retry('$id', '\"many\"')");
 	like($error, qr/max_errors/, 'a budget that is none');
 	value_of($node, "BEGIN; SELECT bulk_action.bulk_action_retry('$id'); ROLLBACK", as => 'alice');
 	is(ask('retry', $id, ", max_errors => '100'"), 't', 'retry with a larger budget');
-	wait_for_state($id, 'completed');
+	wait_for_state($node, $id, 'completed');
 	is(value_of($node, "SELECT concat_ws(' ', updated, failed, total, unprocessed) FROM bulk_action.bulk_action_stat('$id')"), '7960 40 8000 0', 'and it is done');
 	is(value_of($node, "SELECT options ->> 'max_errors' FROM bulk_action.bulk_actions WHERE id = '$id'"), 100, 'with the new budget');
+	apply_serially($node, csv => $csv, mode => 'rows');
+	same_content($node, 'public.contacts', 'public.contacts_serial', 'the table is as by hand');
+	$node->safe_psql('postgres', 'DROP TABLE public.contacts_serial');
 }
 
 # --- several requests at once ---------------------------------------------------------------------------------
@@ -273,7 +271,7 @@ foreach my $code (qw(53100 40001))
 	wait_until_held();
 	wait_for($node, "SELECT updated > 0 FROM bulk_action.bulk_action_stat('$id')");
 	ask('pause', $id);
-	wait_for_state($id, 'paused');
+	wait_for_state($node, $id, 'paused');
 	cmp_ok(value_of($node, 'SELECT count(*) FROM bulk_action_internal.parked'), '>', 0, 'an action rests, with chunks set aside');
 	my $counts = "SELECT concat_ws(' ', total, updated, not_found, failed, unprocessed) FROM bulk_action.bulk_action_stat('$id')";
 	my $before = value_of($node, $counts);
@@ -290,10 +288,10 @@ foreach my $code (qw(53100 40001))
 	# retried and cancelled at once
 	my $csv = next_file(bad => { map { $_ => { age => 'x' } } 1 .. 40 });
 	my $id = submit($csv, options => '{"max_errors": 10, "order": "file"}');
-	wait_for_state($id, 'failed');
+	wait_for_state($node, $id, 'failed');
 	is(value_of($node, "BEGIN; SELECT bulk_action.bulk_action_retry('$id'); SELECT bulk_action.bulk_action_cancel('$id'); COMMIT", as => 'alice'),
 		"t\nt", 'a retry that has not been taken up can be cancelled');
-	wait_for_state($id, 'cancelled');
+	wait_for_state($node, $id, 'cancelled');
 }
 unlike(read_file($node->logfile), qr/accounted for|where the board says|is missing|TRAP:/, 'nothing strange in the log');
 

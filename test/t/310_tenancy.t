@@ -67,7 +67,6 @@ my %party = (
 	bob => { role => 'bob', account => 'bob', login => 'bob' },
 	agent => { role => 'agent', claims => '{"role":"agent"}' });
 
-sub literal { return defined $_[0] ? "'" . ($_[0] =~ s/'/''/gr) . "'" : 'NULL' }
 
 # The statements of a request: through PostgREST, or of a login of its own.
 sub request_sql
@@ -200,8 +199,8 @@ foreach my $name (qw(acme globex alice bob))
 	wait_for($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE '%$party->{paused}%')");
 	is((call($party, 'bulk_action_pause', 0, { action_id => $party->{paused} }))[0] =~ s/^true$/t/r, 't', "$name pauses its own");
 	wait_for($node, "SELECT state = 'paused' FROM bulk_action.bulk_actions WHERE id = '$party->{paused}'");
-	is(value_of($node, "SELECT string_agg(state, ' ' ORDER BY action_no) FROM bulk_action_internal.actions WHERE id = ANY ('{"
-			. join(',', @{ $party->{all} }) . "}')"), 'completed failed paused', "$name has actions in each state of rest");
+	ok(wait_for($node, "SELECT string_agg(state, ' ' ORDER BY action_no) FROM bulk_action_internal.actions WHERE id = ANY ('{"
+			. join(',', @{ $party->{all} }) . "}')", expect => 'completed failed paused'), "$name has actions in each state of rest");
 	is(value_of($node, "SELECT account_id FROM bulk_action.bulk_actions WHERE id = '$party->{paused}'"), $party->{account},
 		"the account of $name");
 	like((call($party, 'bulk_action_stat', 1, { action_id => $party->{completed} }))[0], qr/completed.*550|550.*completed/s,

@@ -40,9 +40,9 @@ my $files = 0;
 
 sub next_file
 {
-	my ($rows) = @_;
+	my (%option) = @_;
 	$files++;
-	return contacts_csv($node, name => "permissions$files.csv", rows => $rows // 4000, salt => $files, columns => [qw(first_name last_name age)]);
+	return contacts_csv($node, name => "permissions$files.csv", rows => 4000, salt => $files, columns => [qw(first_name last_name age)], %option);
 }
 
 sub submit_sql { return "SELECT bulk_action.bulk_action_submit('file://$_[0]'" . ($_[1] // '') . ')' }
@@ -84,17 +84,22 @@ sub refused_at_submit
 # --- who needs one --------------------------------------------------------------------------------------------
 
 {
-	my $csv = next_file();
-	refused_at_submit($csv, 'all privileges on the table are not enough');
-	apply_serially($node, csv => $csv, mode => 'set');
-	is(ended(submit($csv, 'carol'))->{state}, 'completed', 'the owner needs none');
-	is(ended(submit($csv, 'postgres'))->{state}, 'completed', 'a superuser neither');
+	my $applies = sub {
+		my ($who, $name) = @_;
+		my $csv = next_file();
+		apply_serially($node, csv => $csv, mode => 'set');
+		my $end = ended(submit($csv, $who));
+		is("$end->{state} $end->{updated}", 'completed 4000', $name);
+	};
+	refused_at_submit(next_file(), 'all privileges on the table are not enough');
+	$applies->('carol', 'the owner needs none');
+	$applies->('postgres', 'a superuser neither');
 	$node->safe_psql('postgres', 'GRANT carol TO alice');
-	is(ended(submit($csv))->{state}, 'completed', 'nor whoever has the privileges of the owner');
+	$applies->('alice', 'nor whoever has the privileges of the owner');
 	$node->safe_psql('postgres', 'REVOKE carol FROM alice');
-	refused_at_submit($csv, 'but no longer than that');
+	refused_at_submit(next_file(), 'but no longer than that');
 	as_owner("grant('contact', 'crew', ARRAY['bulk_update'])");
-	is(ended(submit($csv))->{state}, 'completed', 'a member of the grantee has it');
+	$applies->('alice', 'a member of the grantee has it');
 	same_content($node, 'public.contacts', 'public.contacts_serial', 'what was applied');
 }
 
@@ -171,14 +176,29 @@ before_the_run('another table has the name, and its owner has granted it',
 	as_owner("grant('contact', 'crew')");
 }
 {
-	# the keys of a lane are work like any other
 	$holder->query_safe('SELECT pg_advisory_lock(7000)');
 	my $before = submit(next_file(), 'alice');
-	my $id = submit(next_file(), 'alice', q(, options => '{"duplicates": "last"}'));
+	wait_for($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bulk_action worker' AND wait_event = 'advisory')");
+	my $id = submit(next_file(), 'alice');
 	as_owner("revoke('contact', 'crew')");
+	is(value_of($node, "SELECT updated < 4000 FROM bulk_action.bulk_action_stat('$before')"), 't', 'the one before it is not done');
 	$holder->query_safe('SELECT pg_advisory_unlock(7000)');
 	ended($before);
 	is(refused_at_run($id, 'revoked while it waits behind another')->{updated}, 0, 'nothing is applied');
+	as_owner("grant('contact', 'crew')");
+}
+{
+	# the keys of a lane are work like any other: nobody can write down which of them come twice
+	my $locker = $node->background_psql('postgres');
+	$locker->query_safe('BEGIN');
+	$locker->query_safe('LOCK TABLE bulk_action_internal.duplicates IN SHARE MODE');
+	my $id = submit(next_file(repeat => 10), 'alice', q(, options => '{"duplicates": "last"}'));
+	wait_for($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bulk_action worker' AND wait_event_type = 'Lock' AND query LIKE '%$id%')");
+	as_owner("revoke('contact', 'crew')");
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	my $end = refused_at_run($id, 'revoked while keys are compared');
+	is("$end->{total} $end->{updated}", '4400 0', 'all is read, nothing is applied');
 	as_owner("grant('contact', 'crew')");
 }
 $holder->quit;

@@ -53,7 +53,7 @@ sub state_of
 			db => $db))[0] };
 }
 
-sub wait_for_state
+sub wait_for_state_and_code
 {
 	my ($on, $db, $id, $state) = @_;
 	return wait_for($on, "SELECT concat_ws(' ', state, error_code) FROM bulk_action.bulk_actions WHERE id = '$id'",
@@ -69,7 +69,7 @@ sub are_serial
 		foreach my $action (@actions)
 		{
 			my ($id, $csv) = @$action;
-			wait_for_state($on, $db, $id, 'completed');
+			wait_for_state_and_code($on, $db, $id, 'completed');
 			my $serial = apply_serially($on, csv => $csv, db => $db);
 			is_deeply([ rows_of($on, "SELECT total, updated, not_found, failed, unprocessed
 				FROM bulk_action.bulk_action_stat('$id')", db => $db) ],
@@ -88,13 +88,12 @@ sub let_go { return $_[0]->safe_psql($_[1], 'DELETE FROM public.held') }
 $node->safe_psql('postgres', 'CREATE ROLE alice LOGIN; CREATE ROLE keeper LOGIN; GRANT pg_read_server_files TO alice');
 $node->safe_psql('postgres', 'CREATE DATABASE original');
 create_contacts($node, 26_000, db => 'original');
+serial_copy($node, 'public.contacts', db => 'original');
 $node->safe_psql('original', <<'SQL');
 CREATE EXTENSION bulk_action;
 GRANT USAGE ON SCHEMA bulk_action TO alice, keeper;
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA bulk_action TO alice, keeper;
 GRANT SELECT, UPDATE ON public.contacts TO alice;
-CREATE TABLE public.contacts_serial (LIKE public.contacts INCLUDING ALL);
-INSERT INTO public.contacts_serial SELECT * FROM public.contacts;
 -- Contact 7000 cannot be updated while this has a row, without anybody being connected for it.
 CREATE TABLE public.held (held boolean);
 GRANT SELECT ON public.held TO alice;
@@ -131,10 +130,10 @@ SELECT bulk_action.bulk_action_pause(:'id') \\g /dev/null
 COMMIT;
 \\echo :id
 SQL
-	wait_for_state($node, 'original', $id{$what}, 'paused');
+	wait_for_state_and_code($node, 'original', $id{$what}, 'paused');
 }
 $id{failed} = submit($node, 'original', $csv{failed}, 'two', ", options => '{\"max_errors\": 0}'");
-wait_for_state($node, 'original', $id{failed}, 'failed BA422');
+wait_for_state_and_code($node, 'original', $id{failed}, 'failed BA422');
 wait_for($node, "SELECT total_is_final AND updated > 6000 AND unprocessed BETWEEN 1 AND 1000
 	AND (SELECT count(*) FROM bulk_action_internal.cursors AS c JOIN bulk_action_internal.actions AS a USING (action_no)
 		WHERE a.id = '$id{running}' AND c.next_chunk = 0) = 1
@@ -144,7 +143,7 @@ wait_for($node, "SELECT total_is_final AND updated > 6000 AND unprocessed BETWEE
 
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE original OWNER keeper');
 let_go($node, 'copy');
-wait_for_state($node, 'copy', $id{$_}, 'paused BA423') foreach qw(running queued);
+wait_for_state_and_code($node, 'copy', $id{$_}, 'paused BA423') foreach qw(running queued);
 is(state_of($node, 'copy', $id{paused}), 'paused', 'what was paused already stays as it was');
 is(state_of($node, 'copy', $id{failed}), 'failed BA422', 'and so does what had failed');
 is_deeply([ rows_of($node, <<SQL, db => 'copy') ],
@@ -159,7 +158,7 @@ cmp_ok(value_of($node, 'SELECT count(*) FROM bulk_action_internal.parked', db =>
 # does so everything could have gone on that should not.
 my $fresh = next_file(rows => 1_000, first => 24_001);
 my $id = submit($node, 'copy', $fresh, 'one');
-wait_for_state($node, 'copy', $id, 'completed');
+wait_for_state_and_code($node, 'copy', $id, 'completed');
 my $rest = 'WHERE id NOT BETWEEN 24001 AND 25000';
 is(checksum_of($node, "public.contacts $rest", db => 'copy'), checksum_of($node, "public.contacts $rest", db => 'original'),
 	'nothing of the original\'s actions was applied in the copy');
@@ -175,7 +174,7 @@ refused($node, 'copy', 'alice', "bulk_action_retry('$id{failed}', '100')", qr/55
 	'nor can one be retried');
 is(value_of($node, "SELECT bulk_action.bulk_action_cancel('$id{cancelled}')", db => 'copy', as => 'alice'), 't',
 	'but it can be cancelled');
-wait_for_state($node, 'copy', $id{cancelled}, 'cancelled');
+wait_for_state_and_code($node, 'copy', $id{cancelled}, 'cancelled');
 refused($node, 'copy', 'alice', 'bulk_action_adopt()', qr/42501: must be owner of database copy/,
 	'who does not own the database cannot adopt');
 is(value_of($node, "SELECT has_function_privilege('public', 'bulk_action.bulk_action_adopt()', 'EXECUTE')", db => 'copy'), 'f',
@@ -187,7 +186,7 @@ $node->safe_psql('copy', "INSERT INTO bulk_action_internal.events (action_no, ki
 	WHERE id IN ('$id{running}', '$id{paused}', '$id{failed}')");
 my $second = next_file(rows => 500, first => 25_001);
 my $id2 = submit($node, 'copy', $second, 'two');
-wait_for_state($node, 'copy', $id2, 'completed');
+wait_for_state_and_code($node, 'copy', $id2, 'completed');
 wait_for($node, 'SELECT count(*) = 0 FROM bulk_action_internal.events', db => 'copy');
 is_deeply([ map { state_of($node, 'copy', $id{$_}) } qw(running queued paused failed) ],
 	[ 'paused BA423', 'paused BA423', 'paused', 'failed BA422' ], 'requests that were made in the original have no effect');
@@ -209,7 +208,7 @@ SET LOCAL ROLE alice;
 SELECT bulk_action.bulk_action_retry('$id{failed}', '100');
 COMMIT;
 SQL
-wait_for_state($node, 'copy', $id{running}, 'completed');
+wait_for_state_and_code($node, 'copy', $id{running}, 'completed');
 is(state_of($node, 'copy', $id{paused}), 'paused', 'what was paused in the original waits to be resumed');
 is(value_of($node, "SELECT bulk_action.bulk_action_resume('$id{paused}')", db => 'copy', as => 'alice'), 't', 'which can be done now');
 are_serial($node, 'copy', 'everything is as if one had applied all of it',
@@ -246,12 +245,12 @@ are_serial($node, 'early', 'and goes on', [ $id{early}, $csv{early} ]);
 {
 	my $csv = next_file(rows => 500, first => 24_001);
 	my $id = submit($node, 'locked', $csv, 'three');
-	wait_for_state($node, 'locked', $id, 'running');
+	wait_for_state_and_code($node, 'locked', $id, 'running');
 	is(state_of($node, 'locked', $id{early}), 'running', 'a copied action that cannot be put to rest');
 	$blocker->query_safe('COMMIT');
 	$blocker->quit;
-	wait_for_state($node, 'locked', $id{early}, 'paused BA423');
-	wait_for_state($node, 'locked', $id, 'completed');
+	wait_for_state_and_code($node, 'locked', $id{early}, 'paused BA423');
+	wait_for_state_and_code($node, 'locked', $id, 'completed');
 	my $rest = 'WHERE id NOT BETWEEN 24001 AND 24500';
 	is(checksum_of($node, "public.contacts $rest", db => 'locked'), checksum_of($node, "public.contacts $rest", db => 'original'),
 		'is left alone until it can');
@@ -316,10 +315,10 @@ $node->stop;
 	$upgraded->start;
 	is(value_of($upgraded, "SELECT oid FROM pg_database WHERE datname = 'original'"), $oid, 'the database has the same OID');
 	let_go($upgraded, 'original');
-	wait_for_state($upgraded, 'original', $id{early}, 'paused BA423');
+	wait_for_state_and_code($upgraded, 'original', $id{early}, 'paused BA423');
 	my $csv = next_file(rows => 400, first => 24_001);
 	my $id = submit($upgraded, 'original', $csv, 'one');
-	wait_for_state($upgraded, 'original', $id, 'completed');
+	wait_for_state_and_code($upgraded, 'original', $id, 'completed');
 	$upgraded->safe_psql('original', "CREATE VIEW public.others AS SELECT * FROM public.contacts WHERE id NOT BETWEEN 24001 AND 24400;
 		CREATE TABLE public.others_before AS SELECT * FROM public.contacts_serial WHERE id NOT BETWEEN 24001 AND 24400");
 	is(value_of($upgraded, "SELECT count(*) FROM public.others AS o JOIN public.others_before AS b USING (id) WHERE o IS DISTINCT FROM b",
@@ -352,7 +351,7 @@ $node->stop;
 	$clone->safe_psql('original', 'TRUNCATE public.contacts_serial; INSERT INTO public.contacts_serial SELECT * FROM public.contacts');
 	$clone->append_conf('postgresql.conf', 'bulk_action.enabled = on');
 	$clone->reload;
-	wait_for_state($clone, 'original', $id{early}, 'cancelled');
+	wait_for_state_and_code($clone, 'original', $id{early}, 'cancelled');
 	are_serial($clone, 'original', 'once it is switched on, only what was not cancelled is carried out', [ $id, $csv ]);
 	$clone->stop;
 }

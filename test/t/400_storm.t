@@ -33,8 +33,12 @@ like($output, qr/^no difference: [1-9]\d* rounds, [1-9]\d* actions/m, 'and there
 my ($polls) = $output =~ /(\d+) polls of the counts/;
 cmp_ok($polls // 0, '>', 100, 'the counts were looked at while it went on');
 like($output, qr/^kills: .*\d/m, 'somebody was killed');
-like($output, qr/^requests: .*\bcancel [1-9].*\bretry [1-9]/m, 'actions were cancelled and retried');
+like($output, qr/^requests: .*\b$_ [1-9]/m, "$_ was asked for, and noted") foreach qw(pause resume cancel retry);
+like($output, qr/^actions: .*\b$_ [1-9]/m, "actions were $_") foreach qw(cancelled completed);
+like($output, qr/^completed of each type: .*\b$_ [1-9]/m, "$_ was among them") foreach qw(bulk_update bulk_insert bulk_upsert bulk_delete dry_run);
 like($output, qr/^retried after: .*\bBA422 [1-9]/m, 'among them one that had more errors than may be');
 like($output, qr/^faults of S3: .*\bdrop [1-9]/m, 'S3 was not always there');
+my ($faults) = $output =~ /^faults of S3: (.*)/m;
+cmp_ok(scalar(() = ($faults // '') =~ / [1-9]\d*(?:,|\z)/g), '>=', 2, 'in more than one way');
 
 done_testing();

@@ -206,7 +206,6 @@ sub try_it
 	srand(4711 + ++$run);
 	foreach my $schema (qw(public hand))
 	{
-		my @key_expressions = @{ $table->{order} } == 2 ? ("'r' || i % 3", 'i') : ();
 		$node->safe_psql('postgres', "TRUNCATE $schema.t_$name, $schema.log_$name");
 	}
 	# what is there already: every second key, and rows that no file names

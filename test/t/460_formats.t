@@ -163,7 +163,7 @@ is(value_of($node, "SELECT count(*) FROM bulk_action.bulk_action_errors WHERE er
 # Every key three times, written differently, over several lanes and chunks: rows of one key meet in one
 # lane, in the order of the file.
 {
-	my (@rows, %last, %first);
+	my (@rows, %last);
 	foreach my $round (0 .. 2)
 	{
 		foreach my $k (1 .. 4000)

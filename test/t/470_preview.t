@@ -34,13 +34,11 @@ sub file
 	return write_file("$root/preview" . ++$files . '.csv', $content);
 }
 
-sub quoted { return "'" . $_[0] =~ s/'/''/gr . "'" }
-
 sub call
 {
 	my ($uri, %option) = @_;
-	my $arguments = join ', ', quoted($uri), 'action_type => ' . quoted($option{type} // 'bulk_update'),
-	  'entity_type => ' . quoted($option{entity} // 'person'), 'options => ' . quoted($option{options} // '{}'),
+	my $arguments = join ', ', literal($uri), 'action_type => ' . literal($option{type} // 'bulk_update'),
+	  'entity_type => ' . literal($option{entity} // 'person'), 'options => ' . literal($option{options} // '{}'),
 	  defined $option{rows} ? "rows => $option{rows}" : ();
 	return "SELECT bulk_action.bulk_action_preview($arguments)";
 }
@@ -145,7 +143,7 @@ is(value_of($node, 'SELECT count(*) FROM looked'), 0, 'what checks of domains wr
 is(value_of($node, 'SELECT count(*) FROM people WHERE email IS NOT NULL'), 0, 'nothing is changed');
 is(value_of($node, 'SELECT count(*) FROM bulk_action.bulk_actions'), 0, 'and nothing submitted');
 my $before = { map { $_->[0] => $_ } rows_of($node, 'SELECT id, email, born, balance, age, note, shout FROM people') };
-my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$path', entity_type => 'person', options => " . quoted($options =~ s/"E-Mail": "email", "Remarks": null, //r) . ')', as => 'alice');
+my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$path', entity_type => 'person', options => " . literal($options =~ s/"E-Mail": "email", "Remarks": null, //r) . ')', as => 'alice');
 wait_for($node, "SELECT state FROM bulk_action.bulk_actions WHERE id = '$id'", expect => 'completed');
 my %after = map { $_->[0] => $_ } rows_of($node, 'SELECT id, email, born, balance, age, note, shout FROM people');
 my %failed = map { $_->[0] => [ @$_[ 1, 2 ] ] } rows_of($node, "SELECT line, error_code, error_column FROM bulk_action.bulk_action_errors WHERE action_id = '$id'");
@@ -267,7 +265,7 @@ cmp_ok($request->{sent}, '<=', 2 * 1024 * 1024 + 2, 'no more than the beginning 
 
 {
 	# a request that is never answered: cancelled, and the session is in order
-	my $fault = $proxy->fault('hold', method => 'GET', times => 0);
+	$proxy->fault('hold', method => 'GET', times => 0);
 	my ($out, $err) = ('', '');
 	my $run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SET application_name = 'waits'", '-c', proxied(), '-c', "SELECT 'goes on'" ], '<', '/dev/null', '>', \$out, '2>', \$err);
 	wait_until(sub { $proxy->status->{held} > 0 }, what => 'a request that is held');
@@ -286,10 +284,13 @@ cmp_ok($request->{sent}, '<=', 2 * 1024 * 1024 + 2, 'no more than the beginning 
 	($out, $err) = ('', '');
 	$proxy->clear;
 	$proxy->fault('hold', method => 'GET');
-	$run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', proxied() ], '<', '/dev/null', '>', \$out, '2>', \$err);
+	$run = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "SET application_name = 'goes on waiting'", '-c', proxied() ],
+		'<', '/dev/null', '>', \$out, '2>', \$err);
 	wait_until(sub { $proxy->status->{held} > 0 }, what => 'a request that is held');
 	$node->safe_psql('postgres', "DROP DATABASE other");
-	is($out . $err, '', 'which does not have to wait for the network');
+	is(value_of($node, "SELECT state FROM pg_stat_activity WHERE application_name = 'goes on waiting'"), 'active',
+		'which does not have to wait for the network');
+	is($proxy->status->{held}, 1, 'whose answer is still to come');
 	$proxy->clear;
 	$run->finish;
 	like($out, qr/"more_rows": true/, 'and the preview comes in the end');

@@ -8,7 +8,6 @@ use warnings;
 use BulkAction;
 use File::Basename qw(dirname);
 use File::Spec;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $top = dirname(dirname(dirname(File::Spec->rel2abs(__FILE__))));
@@ -73,8 +72,11 @@ is_deeply([ sort @made ], [ sort @codes ], 'the table of codes lists those that 
 my @options = map { read_file("$top/src/api/$_") =~ /^\s*\{"(\w+)",/mg } qw(s3_validator.c https_validator.c);
 documented('options of servers and user mappings', @options);
 
-my $submit = read_file("$top/src/stage/options.c");
-documented('options of an action', $submit =~ /^\s*\{"(\w+)",/mg);
+# The options of an action have a table of their own, which must have just them.
+my @action_options = read_file("$top/src/stage/options.c") =~ /^\s*\{"(\w+)",/mg;
+my ($table_of_options) = $reference =~ /^\| option \| value \|(.*?)^#/ms;
+cmp_ok(scalar @action_options, '>', 10, 'there are options of an action');
+is_deeply([ sort(($table_of_options // '') =~ /^\|\s*`(\w+)`/mg) ], [ sort @action_options ], 'the table of options is the list in the source');
 
 # Faults: each has a test, which exists, and every code of the extension's own that an action can end with
 # is among them.

@@ -1,6 +1,6 @@
 # BulkAction::StormChecker - what must become of the actions of test/storm: each row of the plan applied
 # by itself, in a subtransaction of its own, in file order, by plpgsql, to tables of the same making in
-# the schema serial; and what differs from that.
+# the schema serial; and what differs from that. Each row of a dry run is taken back again.
 #
 # Of an action that was cancelled, rows with the same key (with order => file: all rows) have been tried up
 # to some row of the file and not beyond. Which were is found out row by row: one that changes something has
@@ -78,9 +78,13 @@ SQL
 		my $keys = join ', ', @$key;
 		my $values = join ', ', map { "v.$_" } @$key;
 		my $key_text = "ROW($keys)::text";
+		my $all = join ', ', @all;
+		# what the file gives no value has its default
+		my $new = join ', ', map { $_ eq 'kind' ? "coalesce(v.$_, 'as made')" : "v.$_" } @all;
 		my $convert_key = join ' ', map { "v.$_ := r.$_;" } @$key;
 		my $convert = join ' ', map { "v.$_ := r.$_;" } @all;
 		my $no_key = join ' OR ', map { "r.$_ IS NULL" } @$key;
+		my $no_value = join ' AND ', map { "r.$_ IS NULL" } @all;
 		my $nothing = join ' AND ', map { "r.$_ IS NULL" } @$columns;
 		my $match = join ' AND ', map { "t.$_ = v.$_" } @$key;
 		my $set = join ', ', map { "$_ = coalesce(v.$_, t.$_)" } @$columns;
@@ -99,6 +103,9 @@ DECLARE
 	new_row text;
 	in_order boolean := a.options ->> 'order' = 'file' FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
 	skip boolean := coalesce((a.options ->> 'skip_unchanged')::boolean, true) FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
+	type text := a.action_type FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
+	on_conflict text := coalesce(a.options ->> 'on_conflict', 'error') FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
+	dry boolean := coalesce((a.options ->> 'dry_run')::boolean, false) FROM bulk_action.bulk_actions AS a WHERE a.id = p_action;
 	stopped boolean := false;
 	hits bigint;
 	there bigint;
@@ -144,6 +151,8 @@ BEGIN
 		BEGIN
 			IF r.refused IS NOT NULL THEN
 				RAISE EXCEPTION 'no record' USING ERRCODE = r.refused;
+			ELSIF type = 'bulk_insert' AND on_conflict = 'error' AND $no_value THEN
+				RAISE EXCEPTION 'nothing to insert' USING ERRCODE = '22P04';
 			ELSIF $no_key THEN
 				RAISE EXCEPTION 'no key' USING ERRCODE = '23502';
 			END IF;
@@ -155,12 +164,27 @@ BEGIN
 					RAISE EXCEPTION 'a row before this one was not tried' USING ERRCODE = 'ZZNOT';
 				END IF;
 			END IF;
-			$convert
-			IF $nothing THEN
-				SELECT count(*) INTO hits FROM serial.$name AS t WHERE $match;
-				made.outcome := CASE hits WHEN 0 THEN 'not_found' ELSE 'unchanged' END;
+			IF type <> 'bulk_delete' THEN
+				$convert
+			END IF;
+			SELECT count(*) INTO there FROM serial.$name AS t WHERE $match;
+			IF type = 'bulk_delete' THEN
+				DELETE FROM serial.$name AS t WHERE $match;
+				GET DIAGNOSTICS hits = ROW_COUNT;
+				SET CONSTRAINTS ALL IMMEDIATE;
+				made.outcome := CASE hits WHEN 0 THEN 'not_found' ELSE 'deleted' END;
+			ELSIF type = 'bulk_insert' AND on_conflict = 'skip' THEN
+				INSERT INTO serial.$name ($all) VALUES ($new) ON CONFLICT ($keys) DO NOTHING;
+				GET DIAGNOSTICS hits = ROW_COUNT;
+				SET CONSTRAINTS ALL IMMEDIATE;
+				made.outcome := CASE hits WHEN 0 THEN 'unchanged' ELSE 'inserted' END;
+			ELSIF type = 'bulk_insert' AND on_conflict = 'error' OR type <> 'bulk_update' AND there = 0 THEN
+				INSERT INTO serial.$name ($all) VALUES ($new);
+				SET CONSTRAINTS ALL IMMEDIATE;
+				made.outcome := 'inserted';
+			ELSIF $nothing THEN
+				made.outcome := CASE there WHEN 0 THEN 'not_found' ELSE 'unchanged' END;
 			ELSE
-				SELECT count(*) INTO there FROM serial.$name AS t WHERE $match;
 				UPDATE serial.$name AS t SET $set WHERE $match AND (NOT skip OR $differs);
 				GET DIAGNOSTICS hits = ROW_COUNT;
 				SET CONSTRAINTS ALL IMMEDIATE;
@@ -173,13 +197,19 @@ BEGIN
 				END IF;
 				made.outcome := CASE WHEN hits > 0 THEN 'updated' WHEN there > 0 THEN 'unchanged' ELSE 'not_found' END;
 			END IF;
+			IF dry THEN
+				RAISE EXCEPTION 'nothing is changed' USING ERRCODE = 'ZZDRY';
+			END IF;
 		EXCEPTION
+			WHEN SQLSTATE 'ZZDRY' THEN
+				NULL;
 			WHEN SQLSTATE 'ZZNOT' THEN
 				made.outcome := 'updated';
 				made.tried := false;
 				stopped := in_order;
 				INSERT INTO serial.stopped VALUES (made.key) ON CONFLICT DO NOTHING;
 			WHEN OTHERS THEN
+				made.outcome := 'failed';
 				made.code := SQLSTATE;
 		END;
 		INSERT INTO serial.outcome VALUES (made.*);
@@ -222,10 +252,11 @@ SELECT state, error_code, total, total_is_final, updated, inserted, deleted, unc
        unprocessed, success
   FROM bulk_action.bulk_action_stat('$id')
 SQL
-SELECT $state, count(*), $is_final, count(*) FILTER (WHERE outcome = 'updated'), 0::bigint, 0::bigint,
+SELECT $state, count(*), $is_final, count(*) FILTER (WHERE outcome = 'updated'),
+       count(*) FILTER (WHERE outcome = 'inserted'), count(*) FILTER (WHERE outcome = 'deleted'),
        count(*) FILTER (WHERE outcome = 'unchanged'), count(*) FILTER (WHERE outcome = 'not_found'),
        count(*) FILTER (WHERE outcome = 'superseded'), count(*) FILTER (WHERE outcome = 'failed'), 0::bigint,
-       count(*) FILTER (WHERE outcome IN ('updated', 'unchanged'))
+       count(*) FILTER (WHERE outcome IN ('updated', 'inserted', 'deleted', 'unchanged'))
   FROM serial.outcome WHERE action = '$id'
 SQL
 }
@@ -302,7 +333,7 @@ SQL
 			<<"SQL") unless $action->{doomed} || (is_cancelled($action) && !total_of($query, $id));
 SELECT r FROM (
 	SELECT '$header,_line,_error_code,_error_column,_error_message' || coalesce(string_agg(E'\\n'
-			|| CASE WHEN o.code IN ('22P04', '22021', '54000') THEN serial.cell(e.record) || '$empty' ELSE e.record END
+			|| CASE WHEN o.code IN ('22P04', '22021', '54000') AND e.error_message <> 'all cells of the row are empty' THEN serial.cell(e.record) || '$empty' ELSE e.record END
 			|| concat_ws(',', '', e.line, o.code, serial.cell(e.error_column), serial.cell(e.error_message)), '' ORDER BY e.line), '') AS report
 	  FROM bulk_action.bulk_action_errors AS e JOIN serial.outcome AS o ON o.action = e.action_id AND o.line = e.line
 	 WHERE e.action_id = '$id') AS s, regexp_split_to_table(report, E'\\n') AS r

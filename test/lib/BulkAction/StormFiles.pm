@@ -4,13 +4,17 @@
 # and options. Rows are made so that what must become of them does not depend on the order between
 # different keys, unless the action has order => file:
 #
-# - each account has its own keys, and in unique columns its own values
+# - each account has its own keys, those that are not in the table at first, too, and in unique columns its
+#   own values
 # - the last account is for fickle actions, of which there is at most one per table in a round: what is
 #   applied of one that is cancelled, or when one is done that has to be retried, is nobody else's matter
 # - a value for a unique column is new, or one that a row has which no file ever touches
 # - only an action with order => file takes such values from a small pool, so that rows swap them,
 #   collide, and refer to each other
 # - a bad row has one thing wrong with it
+# - rows that refer to each other by what earlier actions left are deleted with order => file only
+# - of a dry run, which judges each chunk as if it came first, no two rows have one key, and none depends on
+#   another
 #
 # Beside each file a plan is written, as COPY's text: what the records are and on which lines they
 # begin. The checker reads that, never the CSV.
@@ -30,7 +34,8 @@ use constant {
 	ITEMS => 4_000,          # per account
 	FIXED => 20,             # rows that no file touches
 	FIXED_FROM => 900_001,
-	UNKNOWN_FROM => 1_000_000 };
+	NEW_FROM => 1_000_000,   # keys that are not there at first
+	NEW_OF_ACCOUNT => 100_000 };
 
 my %entity = (
 	contact => {
@@ -79,7 +84,7 @@ CREATE TABLE $schema.item (
 	code      text UNIQUE,
 	boss      text REFERENCES $schema.item (code),
 	amount    numeric(8,2),
-	kind      text NOT NULL,
+	kind      text NOT NULL DEFAULT 'as made',
 	qty       int CHECK (qty >= 0),
 	ref       int REFERENCES $schema.ref,
 	later_ref int REFERENCES $schema.ref DEFERRABLE INITIALLY DEFERRED,
@@ -100,16 +105,16 @@ BEGIN
 	new.kind := nullif(new.kind, 'make it null');
 	RETURN new;
 END \$\$;
-CREATE TRIGGER before_item BEFORE UPDATE ON $schema.item FOR EACH ROW EXECUTE FUNCTION $schema.before_item();
+CREATE TRIGGER before_item BEFORE INSERT OR UPDATE ON $schema.item FOR EACH ROW EXECUTE FUNCTION $schema.before_item();
 
 -- Each change is written down, so that one made twice shows even where it sets the same values.
 CREATE FUNCTION $schema.after_row() RETURNS trigger LANGUAGE plpgsql AS \$\$
 BEGIN
 	PERFORM public.bulk_action_inject('trigger');
-	IF new.note LIKE 'raise %' THEN
+	IF tg_op <> 'DELETE' AND new.note LIKE 'raise %' THEN
 		RAISE EXCEPTION 'a trigger does not like it' USING ERRCODE = split_part(new.note, ' ', 2);
 	END IF;
-	INSERT INTO $schema.log VALUES (tg_table_name, tg_argv[0], md5(old::text || new::text));
+	INSERT INTO $schema.log VALUES (tg_table_name, tg_argv[0], md5(concat(old::text, new::text)));
 	RETURN NULL;
 END \$\$;
 CREATE FUNCTION $schema.later_row() RETURNS trigger LANGUAGE plpgsql AS \$\$
@@ -119,11 +124,11 @@ BEGIN
 	END IF;
 	RETURN NULL;
 END \$\$;
-CREATE TRIGGER after_row AFTER UPDATE ON $schema.contact FOR EACH ROW EXECUTE FUNCTION $schema.after_row();
-CREATE TRIGGER after_row AFTER UPDATE ON $schema.item FOR EACH ROW EXECUTE FUNCTION $schema.after_row();
-CREATE CONSTRAINT TRIGGER later_row AFTER UPDATE ON $schema.contact DEFERRABLE INITIALLY DEFERRED
+CREATE TRIGGER after_row AFTER INSERT OR UPDATE OR DELETE ON $schema.contact FOR EACH ROW EXECUTE FUNCTION $schema.after_row();
+CREATE TRIGGER after_row AFTER INSERT OR UPDATE OR DELETE ON $schema.item FOR EACH ROW EXECUTE FUNCTION $schema.after_row();
+CREATE CONSTRAINT TRIGGER later_row AFTER INSERT OR UPDATE ON $schema.contact DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW EXECUTE FUNCTION $schema.later_row();
-CREATE CONSTRAINT TRIGGER later_row AFTER UPDATE ON $schema.item DEFERRABLE INITIALLY DEFERRED
+CREATE CONSTRAINT TRIGGER later_row AFTER INSERT OR UPDATE ON $schema.item DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW EXECUTE FUNCTION $schema.later_row();
 SQL
 }
@@ -178,14 +183,15 @@ my %bad_key = (
 
 sub key_of
 {
-	my ($entity, $account, $span) = @_;
+	my ($entity, $account, $span, $new) = @_;
+	my $is_new = chance($new);
 	if ($entity eq 'contact')
 	{
-		my $id = chance(0.02) ? UNKNOWN_FROM + int rand 50 : $account * CONTACTS + 1 + int rand $span;
+		my $id = ($is_new ? NEW_FROM + $account * NEW_OF_ACCOUNT : $account * CONTACTS + 1) + int rand $span;
 		return (chance(0.05) ? one_of("00$id", "+$id", " $id", "$id ") : $id);
 	}
-	my $num = chance(0.02) ? UNKNOWN_FROM + int rand 50 : 1 + int rand $span;
-	return (chance(0.01) ? one_of('R0', '', 'r0 ') : "r$account", chance(0.05) ? one_of("0$num", "+$num", "$num ") : $num);
+	my $num = ($is_new ? NEW_FROM : 1) + int rand $span;
+	return (chance(0.01) ? one_of("R$account", "r$account ", " $account") : "r$account", chance(0.05) ? one_of("0$num", "+$num", "$num ") : $num);
 }
 
 # --- files ---------------------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ sub compress
 
 # storm_action(%options): one random action: writes path.csv and path.plan; returns what it is.
 #   path => ...   uid => a number   sizes => [rows, ...]   and to fix what is random otherwise:
-#   entity => name   account => number   source => 'file' or 's3'
+#   entity => name   account => number   source => 'file' or 's3'   type => 'bulk_...'   dry => boolean
 #   bad => share of bad rows   span => keys   choose => { options }
 #   fickle => 'cancel' (to be cancelled once a share of its rows, {cancel_at}, has been tried), or 'retry'
 #   (fails of too many bad rows until it is retried with a greater budget)
@@ -241,6 +247,8 @@ sub storm_action
 	my $name = $fixed{entity} // one_of(sort keys %entity);
 	my $entity = $entity{$name};
 	my $fickle = $fixed{fickle} // '';
+	# of an action that is cancelled the checker finds out by its updates what has been done
+	my $type = $fixed{type} // ($fickle eq 'cancel' ? 'bulk_update' : one_of(('bulk_update') x 3, qw(bulk_insert bulk_upsert bulk_delete)));
 	my $account = $fickle ? FICKLE : $fixed{account} // int rand FICKLE;
 	my %option;
 	my ($duplicates, $order, $priority) =
@@ -249,7 +257,16 @@ sub storm_action
 	$option{order} = $order if defined $order;
 	$option{priority} = $priority if defined $priority;
 	my $skip = one_of(undef, undef, qw(true false));
-	$option{skip_unchanged} = $skip if defined $skip;
+	$option{skip_unchanged} = $skip if defined $skip && $type =~ /update|upsert/;
+	my $conflict = one_of(undef, qw(error skip update));
+	$option{on_conflict} = $conflict if defined $conflict && $type eq 'bulk_insert';
+	$option{order} = 'file' if $type eq 'bulk_delete' && $name eq 'item';
+	if ($fixed{dry} // (!$fickle && ($option{order} // 'key') eq 'key' && chance(0.15)))
+	{
+		$option{dry_run} = 'true';
+		$option{order} = 'key';
+		$option{duplicates} = one_of(qw(last first error));
+	}
 	%option = %{ $fixed{choose} } if $fixed{choose};
 	$option{max_errors} = int rand 21 if $fickle eq 'retry';
 	my $pool = ($option{order} // 'key') eq 'file';
@@ -261,7 +278,9 @@ sub storm_action
 	my $keep = one_of(0, 0.1, 0.6);
 	my $blank = one_of(0, 0, 0.01);
 	my $eol = one_of("\n", "\n", "\r\n");
-	my $doomed = !$fixed{choose} && !$fickle && chance(0.06);
+	my $new = $type eq 'bulk_update' ? 0.02 : 0.5;
+	# what else than the key a file of rows to delete has, nobody looks at
+	my $doomed = !$fixed{choose} && !defined $fixed{dry} && !$fickle && $type ne 'bulk_delete' && chance(0.06);
 
 	# the header: the key anywhere, some of the columns
 	my @columns = grep { chance(0.6) } @{ $entity->{columns} };
@@ -303,7 +322,7 @@ sub storm_action
 			next;
 		}
 		my %cell;
-		@cell{ @{ $entity->{key} } } = key_of($name, $account, $span);
+		@cell{ @{ $entity->{key} } } = key_of($name, $account, $span, $new);
 		my $nothing = chance(0.01);
 		foreach my $column (@columns)
 		{
@@ -336,7 +355,7 @@ sub storm_action
 	close($plan) or die "$fixed{path}.plan: $!";
 	compress("$fixed{path}.csv", one_of('gzip', 'zstd')) if chance(0.3);
 	return {
-		entity => $name, account => "account$account", role => one_of(qw(storm_one storm_two)), options => \%option,
+		entity => $name, type => $type, account => "account$account", role => one_of(qw(storm_one storm_two)), options => \%option,
 		rows => $rows, header => \@header, csv => "$fixed{path}.csv", plan => "$fixed{path}.plan", doomed => $doomed,
 		fickle => $fickle, cancel_at => $fixed{cancel_at} // (chance(0.15) ? 0 : rand), source => $fixed{source} // one_of(qw(file s3)) };
 }
@@ -363,8 +382,9 @@ sub storm_round
 		my $kind = $first ? (qw(cancel retry))[$i] : one_of(qw(cancel cancel retry));
 		push @wanted, { entity => $fickle[$i], fickle => $kind,
 			sizes => $kind eq 'cancel' ? [ 8_000, 20_000, 20_000, 60_000 ] : [ 1_001, 3_000, 8_000, 20_000 ],
-			$first ? (source => 's3', sizes => [ $kind eq 'cancel' ? 30_000 : 8_000 ]) : () };
+			$first ? (source => 's3', type => 'bulk_update', sizes => [ $kind eq 'cancel' ? 30_000 : 8_000 ], $kind eq 'cancel' ? (cancel_at => 0) : ()) : () };
 	}
+	push @wanted, (map { { type => $_, dry => 0, sizes => [3_000] } } qw(bulk_insert bulk_upsert bulk_delete)), { entity => 'contact', dry => 1, sizes => [3_000] } if $first;
 	@wanted = @$wanted if $wanted;
 	my @actions;
 	while (@wanted)
@@ -374,6 +394,8 @@ sub storm_round
 		push @actions, storm_action(sizes => \@sizes, %fixed, %$wanted, path => "$path/$round-$n", uid => $round * 10 + $n,
 			$source ne 'both' ? (source => $source) : ());
 	}
+	# what is submitted last, and cancelled as soon as it is seen, cannot be done before
+	@actions = ((grep { $_->{fickle} ne 'cancel' } @actions), grep { $_->{fickle} eq 'cancel' } @actions) if $first;
 	return { actions => \@actions, strikes => $first ? 20 : int rand 30, impatient => $impatient };
 }
 

@@ -100,7 +100,8 @@ sub go_on
 			$want->('retry', $action->{fickle} eq 'retry' ? $budget : undef);
 		}
 		next if $over || $state eq 'failed' || !$self->{pausing};
-		$want->('pause') if $stormy && rand() < 0.1;
+		# the first one for certain
+		$want->('pause') if $stormy && (!$self->{counts}{pause} || rand() < 0.1);
 		# a pause may have been asked for that nobody has acted upon
 		$want->('resume') if !$stormy || rand() < 0.3;
 	}

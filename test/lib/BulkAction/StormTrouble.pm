@@ -8,7 +8,6 @@ use warnings;
 use BulkAction;
 use IPC::Run ();
 use POSIX ();
-use Time::HiRes qw(sleep time);
 
 # Where which error makes sense: passing trouble in the stages, which try again; anything in processes
 # that start anew, and in a client.
