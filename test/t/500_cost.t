@@ -101,7 +101,7 @@ at_most($changed->{requests}, 3, 'S3 requests for two segments');
 
 is($unchanged->{stat}, "$rows 0 $rows 0", 'the same file again: nothing is changed');
 at_most($unchanged->{wal} / $rows, 35, 'WAL bytes per row that is unchanged');
-at_most($unchanged->{buffers} / $rows, 7.2, 'buffers looked at per row that is unchanged');
+at_most($unchanged->{buffers} / $rows, 4.0, 'buffers looked at per row that is unchanged');
 at_most($unchanged->{xids} / $chunks, 1.3, 'transaction ids per chunk without changes');
 
 # --- the plan --------------------------------------------------------------------------------------------
