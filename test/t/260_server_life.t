@@ -358,7 +358,8 @@ SQL
 	$changer->quit;
 	is_deeply([ @{$stat}{qw(state total unprocessed adds_up)} ], [ 'completed', 5_000, 0, 't' ],
 		'a column gets a type that does not take the values: the action goes on');
-	ok($stat->{updated} > 0 && $stat->{failed} > 1_000 && $stat->{updated} + $stat->{failed} + $stat->{not_found} == 5_000,
+	# the chunk that is held is neither the first nor the last of five lanes with about 1000 rows each
+	ok($stat->{updated} > 0 && $stat->{failed} > 500 && $stat->{updated} + $stat->{failed} + $stat->{not_found} == 5_000,
 		'a column gets a type that does not take the values: rows fail from then on')
 	  or diag(explain($stat));
 	is(value_of($node, "SELECT string_agg(DISTINCT error_code, ' ' ORDER BY error_code) FROM bulk_action.bulk_action_errors

@@ -23,7 +23,7 @@ server_for_s3($node);
 $folder = $node->basedir . '/files';
 mkdir $folder;
 
-sub literal { return "E'" . ($_[0] =~ s/([\\'])/\\$1/gr =~ s/\n/\\n/gr =~ s/\r/\\r/gr) . "'" }
+sub escape_literal { return "E'" . ($_[0] =~ s/([\\'])/\\$1/gr =~ s/\n/\\n/gr =~ s/\r/\\r/gr) . "'" }
 
 sub quoted { return '"' . ($_[0] =~ s/"/""/gr) . '"' }
 
@@ -65,7 +65,7 @@ SQL
 sub submit
 {
 	my (%argument) = @_;
-	return $node->safe_psql('postgres', 'SELECT bulk_action.bulk_action_submit(' . join(', ', map { "$_ => " . literal($argument{$_}) } sort keys %argument) . ')');
+	return $node->safe_psql('postgres', 'SELECT bulk_action.bulk_action_submit(' . join(', ', map { "$_ => " . escape_literal($argument{$_}) } sort keys %argument) . ')');
 }
 
 my $files = 0;
@@ -87,10 +87,10 @@ CREATE TABLE app.bystander ();
 CREATE SCHEMA @{[ quoted(q{sche"ma'; %s}) ]};
 CREATE TYPE $type AS (a text, b int);
 CREATE TABLE $table (@{[ quoted($key) ]} text PRIMARY KEY, $columns, pair $type, list text[]);
-SELECT bulk_action.bulk_action_register_entity('nasty', @{[ literal($table) ]}::regclass, ARRAY[@{[ literal($key) ]}]);
+SELECT bulk_action.bulk_action_register_entity('nasty', @{[ escape_literal($table) ]}::regclass, ARRAY[@{[ escape_literal($key) ]}]);
 SQL
 my @names = sort keys %nasty;
-$node->safe_psql('postgres', "INSERT INTO $table VALUES " . join(', ', map { '(' . literal($nasty{$_}) . ')' } @names));
+$node->safe_psql('postgres', "INSERT INTO $table VALUES " . join(', ', map { '(' . escape_literal($nasty{$_}) . ')' } @names));
 $node->safe_psql('postgres', "CREATE TABLE app.expected (LIKE $table)");
 my @rows;
 foreach my $i (0 .. $#names)
@@ -98,7 +98,7 @@ foreach my $i (0 .. $#names)
 	# every text in every column
 	my @cells = map { $nasty{ $names[ ($i + $_) % @names ] } } 0 .. $#set;
 	push @rows, [ $nasty{ $names[$i] }, @cells, "(\"(,\",$i)", '{"a,b",NULL}' ];
-	$node->safe_psql('postgres', "INSERT INTO app.expected VALUES (" . join(', ', map { literal($_) } @{ $rows[-1] }) . ')');
+	$node->safe_psql('postgres', "INSERT INTO app.expected VALUES (" . join(', ', map { escape_literal($_) } @{ $rows[-1] }) . ')');
 }
 my $id = submit(source => file_of([ $key, @set, 'pair', 'list' ], @rows), entity_type => 'nasty');
 is(ended($id), 'completed ' . @rows . ' 0 0 ', 'names and values of all kinds');
@@ -164,27 +164,27 @@ foreach my $name (sort keys %nasty)
 	is(submit(source => $good, entity_type => 'plain', account_id => $text, idempotency_key => $text,
 		options => '{"skip_unchanged": false}'), $id, 'the key finds it again');
 	my @refused = (
-		[ "source => " . literal($good) . ", entity_type => " . literal($text), qr/entity type ".*" does not exist/ ],
-		[ "source => " . literal($good) . ", action_type => " . literal($text), qr/action type ".*" does not exist/ ],
-		[ "source => " . literal($good) . ", entity_type => 'plain', options => " . literal(encode_json({ decode($text) => 1 })), qr/option ".*" does not exist/ ],
-		[ "source => " . literal($good) . ", entity_type => 'plain', options => " . literal(encode_json({ duplicates => decode($text) })), qr/must not be ".*"/ ],
-		[ "source => " . literal($good) . ", entity_type => 'plain', options => " . literal(encode_json({ max_errors => decode($text) })), qr/must not be ".*"/ ],
-		[ "source => 's3://bucket-of-nobody/x', entity_type => 'plain', options => " . literal(encode_json({ server => decode($text) })), qr/server ".*" does not exist/ ],
-		[ "source => " . literal($text) . ", entity_type => 'plain'", qr/unsupported source URI/ ],
-		[ "source => " . literal("a${text}:x") . ", entity_type => 'plain'", qr/unsupported source URI/ ],
-		[ "source => " . literal("s3://$text/key") . ", entity_type => 'plain'", qr/invalid source URI ".*"|no server that you may use serves ".*"/ ],
-		[ "source => " . literal("s3://bucket-of-nobody/$text") . ", entity_type => 'plain', options => '{\"server\": \"nobodys\"}'", qr/invalid source URI ".*"|server "nobodys" does not exist/ ],
-		[ "source => " . literal("file:///no/$text") . ", entity_type => 'plain'", qr/could not resolve path ".*": No such file or directory/ ],
-		[ "source => " . literal("file://$text") . ", entity_type => 'plain'", qr/invalid source URI ".*"|could not resolve path ".*"/ ],
-		[ "source => " . literal($good) . ", entity_type => 'plain', account_id => 'other', parent_id => '$id'", qr/account_id differs from that of parent action/ ],
-		[ "source => 'file:///x', entity_type => 'plain', account_id => " . literal($text) . ", idempotency_key => " . literal($text), qr/idempotency key ".*" belongs to another/ ]);
+		[ "source => " . escape_literal($good) . ", entity_type => " . escape_literal($text), qr/entity type ".*" does not exist/ ],
+		[ "source => " . escape_literal($good) . ", action_type => " . escape_literal($text), qr/action type ".*" does not exist/ ],
+		[ "source => " . escape_literal($good) . ", entity_type => 'plain', options => " . escape_literal(encode_json({ decode($text) => 1 })), qr/option ".*" does not exist/ ],
+		[ "source => " . escape_literal($good) . ", entity_type => 'plain', options => " . escape_literal(encode_json({ duplicates => decode($text) })), qr/must not be ".*"/ ],
+		[ "source => " . escape_literal($good) . ", entity_type => 'plain', options => " . escape_literal(encode_json({ max_errors => decode($text) })), qr/must not be ".*"/ ],
+		[ "source => 's3://bucket-of-nobody/x', entity_type => 'plain', options => " . escape_literal(encode_json({ server => decode($text) })), qr/server ".*" does not exist/ ],
+		[ "source => " . escape_literal($text) . ", entity_type => 'plain'", qr/unsupported source URI/ ],
+		[ "source => " . escape_literal("a${text}:x") . ", entity_type => 'plain'", qr/unsupported source URI/ ],
+		[ "source => " . escape_literal("s3://$text/key") . ", entity_type => 'plain'", qr/invalid source URI ".*"|no server that you may use serves ".*"/ ],
+		[ "source => " . escape_literal("s3://bucket-of-nobody/$text") . ", entity_type => 'plain', options => '{\"server\": \"nobodys\"}'", qr/invalid source URI ".*"|server "nobodys" does not exist/ ],
+		[ "source => " . escape_literal("file:///no/$text") . ", entity_type => 'plain'", qr/could not resolve path ".*": No such file or directory/ ],
+		[ "source => " . escape_literal("file://$text") . ", entity_type => 'plain'", qr/invalid source URI ".*"|could not resolve path ".*"/ ],
+		[ "source => " . escape_literal($good) . ", entity_type => 'plain', account_id => 'other', parent_id => '$id'", qr/account_id differs from that of parent action/ ],
+		[ "source => 'file:///x', entity_type => 'plain', account_id => " . escape_literal($text) . ", idempotency_key => " . escape_literal($text), qr/idempotency key ".*" belongs to another/ ]);
 	foreach my $case (@refused)
 	{
 		my (undef, undef, $error) = $node->psql('postgres', "SELECT bulk_action.bulk_action_submit($case->[0])");
 		like($error, $case->[1], "refused: $name") or diag($case->[0]);
 		clean($error, $name);
 	}
-	my (undef, undef, $error) = $node->psql('postgres', 'SELECT bulk_action.bulk_action_register_entity(' . literal($text) . ", 'app.plain', ARRAY['id'])");
+	my (undef, undef, $error) = $node->psql('postgres', 'SELECT bulk_action.bulk_action_register_entity(' . escape_literal($text) . ", 'app.plain', ARRAY['id'])");
 	if ($text =~ /^[a-z][a-z0-9_]*\z/)
 	{
 		is($error, '', 'an entity type of plain characters');
@@ -194,7 +194,7 @@ foreach my $name (sort keys %nasty)
 		like($error, qr/invalid entity type ".*"/, 'an entity type has plain characters');
 	}
 	clean($error, $name);
-	(undef, undef, $error) = $node->psql('postgres', "SELECT bulk_action.bulk_action_register_entity('x', 'app.plain', ARRAY[" . literal($text) . '])');
+	(undef, undef, $error) = $node->psql('postgres', "SELECT bulk_action.bulk_action_register_entity('x', 'app.plain', ARRAY[" . escape_literal($text) . '])');
 	like($error, qr/column ".*" of relation "plain" does not exist/, 'a column that does not exist');
 	clean($error, $name);
 }
@@ -216,7 +216,7 @@ $node->safe_psql('postgres', "ALTER SERVER s3 RENAME TO $server");
 foreach my $name (sort keys %nasty)
 {
 	my $uri = s3_uri($nasty{$name});
-	my ($status, $found, $error) = $node->psql('postgres', 'SELECT bulk_action.bulk_action_submit(' . literal($uri) . ", entity_type => 'plain')");
+	my ($status, $found, $error) = $node->psql('postgres', 'SELECT bulk_action.bulk_action_submit(' . escape_literal($uri) . ", entity_type => 'plain')");
 	if ($nasty{$name} =~ $unprintable || $nasty{$name} =~ /[\t\n]/)
 	{
 		# which such keys there may be is for pure/s3_uri.c to say
@@ -250,7 +250,7 @@ foreach my $name (sort keys %nasty)
 {
 	my $message = "$nasty{$name}!";
 	$n++;
-	$node->safe_psql('postgres', "INSERT INTO app.shouting VALUES ($n, '', '', " . literal($message) . ', ' . literal($message) . ')');
+	$node->safe_psql('postgres', "INSERT INTO app.shouting VALUES ($n, '', '', " . escape_literal($message) . ', ' . escape_literal($message) . ')');
 
 	# a row error: kept as it is, and CSV in the report
 	$id = submit(source => file_of([qw(id code)], [ $n, 'AB123' ]), entity_type => 'shouting');
