@@ -7,9 +7,11 @@
  * Names are quoted by the server, operators and types written with their
  * schema: nothing is looked up on the submitter's path.
  *
- * Two rows are the same when their images are (record_image_ne): what the
- * equality of a type takes for equal, 1.0 and 1.00 for example, is a change all
- * the same, and types without equality can be compared too.
+ * Two rows are the same when their images are: what the equality of a type takes
+ * for equal, 1.0 and 1.00 for example, is a change all the same, and types
+ * without equality can be compared too.  Columns whose type's equality is that of
+ * images (TargetColumn.inequality) are compared first, one by one, which costs
+ * less than to put rows together for record_image_ne and mostly tells at once.
  */
 #include "postgres.h"
 
@@ -149,21 +151,66 @@ append_matches(StringInfo sql, const Target *target, const int *fields, int n)
 	}
 }
 
-/* AND the row would be as it is, or would not */
+/* Its images can be compared by an operator. */
+static bool
+has_operator(const TargetColumn *column)
+{
+	return OidIsValid(column->inequality) && column->overwrite != OVERWRITE_IF_EMPTY;
+}
+
+/* The columns without such an operator, or their new values. */
+static void
+append_row(StringInfo sql, const Target *target, const int *fields, int n, bool new)
+{
+	const char *separator = "ROW(";
+
+	for (int i = target->nkeys; i < n; i++)
+	{
+		const TargetColumn *column = &target->columns[fields[i]];
+
+		if (has_operator(column))
+			continue;
+		appendStringInfoString(sql, separator);
+		separator = ", ";
+		if (new)
+			append_new_value(sql, column, i + 1);
+		else
+			appendStringInfo(sql, "t.%s", quote_identifier(column->name));
+	}
+	appendStringInfoChar(sql, ')');
+}
+
+/* AND the row would be another one, or would not */
 static void
 append_comparison(StringInfo sql, const Target *target, const int *fields, int n, bool same)
 {
-	appendStringInfo(sql, " AND pg_catalog.record_image_%s(ROW(", same ? "eq" : "ne");
-	for (int i = target->nkeys; i < n; i++)
-		appendStringInfo(sql, "%st.%s", i > target->nkeys ? ", " : "",
-						 quote_identifier(target->columns[fields[i]].name));
-	appendStringInfoString(sql, "), ROW(");
+	const char *separator = " AND (";
+	bool        rows = false;
+
 	for (int i = target->nkeys; i < n; i++)
 	{
-		appendStringInfoString(sql, i > target->nkeys ? ", " : "");
-		append_new_value(sql, &target->columns[fields[i]], i + 1);
+		const TargetColumn *column = &target->columns[fields[i]];
+		const char         *name = quote_identifier(column->name);
+
+		if (!has_operator(column))
+		{
+			rows = true;
+			continue;
+		}
+		appendStringInfo(sql, "%st.%s", separator, name);
+		append_operator(sql, column->inequality);
+		appendStringInfo(sql, "s.v%d OR (t.%s IS NULL) OPERATOR(pg_catalog.<>) (s.v%d IS NULL)", i + 1, name, i + 1);
+		separator = " OR ";
 	}
-	appendStringInfoString(sql, "))");
+	if (rows)
+	{
+		appendStringInfo(sql, "%spg_catalog.record_image_ne(", separator);
+		append_row(sql, target, fields, n, false);
+		appendStringInfoString(sql, ", ");
+		append_row(sql, target, fields, n, true);
+		appendStringInfoChar(sql, ')');
+	}
+	appendStringInfoString(sql, same ? ") IS NOT TRUE" : ")");
 }
 
 bool

@@ -31,10 +31,11 @@ typedef struct TargetColumn
 	char       align;
 	bool       as_text; /* arrays and composites travel as text: unnest would flatten them */
 	bool       is_key;
-	bool       is_match;  /* bulk_delete: must have the value in the file */
-	bool       is_string; /* its empty string counts as empty */
-	bool       readable;  /* the submitter may read it */
-	Oid        equality;  /* with is_match */
+	bool       is_match;   /* bulk_delete: must have the value in the file */
+	bool       is_string;  /* its empty string counts as empty */
+	bool       readable;   /* the submitter may read it */
+	Oid        equality;   /* with is_match */
+	Oid        inequality; /* by which images differ; InvalidOid: there is none */
 	Overwrite  overwrite;
 
 	const ColumnFormat *format;  /* NULL: the input function's own */

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/nbtree.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -206,6 +207,28 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
 
 /* ---- columns ---- */
 
+/*
+ * The operator that tells when two values have different images, if equality
+ * says so: what B-trees ask to know whether they may deduplicate
+ * (https://www.postgresql.org/docs/current/btree-support-funcs.html, equalimage).
+ * Not for bpchar, which passes over blanks at the end that values without a
+ * length may have.
+ */
+static Oid
+image_inequality(Oid type, Oid collation)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_BTREE_OPFAMILY);
+	Oid             proc;
+
+	if (type == BPCHAROID || !OidIsValid(entry->btree_opf) || !OidIsValid(entry->eq_opr))
+		return InvalidOid;
+	proc = get_opfamily_proc(entry->btree_opf, entry->btree_opintype, entry->btree_opintype, BTEQUALIMAGE_PROC);
+	if (!OidIsValid(proc) ||
+		!DatumGetBool(OidFunctionCall1Coll(proc, collation, ObjectIdGetDatum(entry->btree_opintype))))
+		return InvalidOid;
+	return get_negator(entry->eq_opr);
+}
+
 static void
 describe_column(TargetColumn *column, Form_pg_attribute attribute)
 {
@@ -223,6 +246,7 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 					  !OidIsValid(get_array_type(attribute->atttypid));
 	column->element_type = column->as_text ? TEXTOID : attribute->atttypid;
 	column->array_type = get_array_type(column->element_type);
+	column->inequality = column->as_text ? InvalidOid : image_inequality(base, attribute->attcollation);
 	column->is_string = TypeCategory(base) == TYPCATEGORY_STRING;
 	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
 }
