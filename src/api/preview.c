@@ -182,7 +182,7 @@ try_cell(Preview *preview, TargetColumn *column, const char *cell, Datum *value,
 			Oid  output;
 			bool is_varlena;
 
-			getTypeOutputInfo(column->element_type, &output, &is_varlena);
+			getTypeOutputInfo(column->type, &output, &is_varlena);
 			*shown = OidOutputFunctionCall(output, *value);
 		}
 		subtransaction_end(&frame, true);

@@ -2,25 +2,31 @@
  * row_plans.c
  *		Plans of the statements that apply rows, and running them.
  *
- * The planner knows nothing of the arrays' lengths and would choose
- * differently from one time to the next, so plans are generic and made with
- * hash join, merge join, sequential scan and JIT off: a nested loop over the
- * key's index.  The level with those settings is closed before the statement
- * runs, so triggers do not see them.
+ * Rows reach a statement as an ephemeral named relation, as transition tables
+ * reach triggers: a tuplestore that the parser finds under a name as long as it
+ * is registered with SPI's present connection.  Nobody else sees that name, what
+ * triggers and functions run included.  (One array for each column and unnest()
+ * does the same and costs more, twice as much where columns are many.)
  *
- * The statement's text and parameter types identify its plan, so a changed
- * column type leads to another plan; other changes are seen by the plan cache.
+ * Plans are made with hash join, merge join, sequential scan and JIT off: a
+ * nested loop over the key's index.  The level with those settings is closed
+ * before the statement runs, so triggers do not see them.
+ *
+ * The statement's text and the types of the rows' columns identify its plan, so
+ * a changed column type leads to another plan; other changes are seen by the
+ * plan cache.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
-#include "utils/array.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/queryenvironment.h"
 #include "utils/resowner.h"
+#include "utils/tuplestore.h"
 
 #include "stage/row_plans.h"
 
@@ -32,6 +38,12 @@
  * combinations need not have each of them prepared twice.
  */
 #define PREPARED_FIRST 8
+
+/* What the planner is told, so that plans do not depend on the batch they are made with. */
+#define EXPECTED_ROWS 1000
+
+/* Above this, kB, rows of one statement go through a temporary file: a chunk has about 1 MB of text. */
+#define ROWS_KB (64 * 1024)
 
 typedef struct KeptPlan
 {
@@ -47,7 +59,8 @@ typedef struct PreparedSet
 	KeptPlan *kept;
 	uint64    number;
 	int       nfields;
-	int      *fields; /* which field each parameter carries */
+	int      *fields; /* which field each column has but the last */
+	TupleDesc desc;
 } PreparedSet;
 
 static KeptPlan plans[MAX_PLANS];
@@ -70,15 +83,50 @@ row_plans_forget(void)
 		forget(&plans[i]);
 }
 
+/*
+ * The rows, as SPI knows them.  In static memory: after an error SPI may still
+ * have it on its list.
+ */
+static EphemeralNamedRelationData relation = {
+	.md = {.name = STATEMENT_ROWS, .enrtype = ENR_NAMED_TUPLESTORE, .enrtuples = EXPECTED_ROWS}};
+
+static void
+show_rows(TupleDesc desc, Tuplestorestate *rows)
+{
+	(void) SPI_unregister_relation(STATEMENT_ROWS);
+	relation.md.tupdesc = desc;
+	relation.reldata = rows;
+	if (SPI_register_relation(&relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the rows");
+}
+
+/* v1, v2, ... with the values of fields, and n */
+static TupleDesc
+describe_rows(const Target *target, const int *fields, int nfields)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(nfields + 1);
+
+	for (int i = 0; i < nfields; i++)
+	{
+		const TargetColumn *column = &target->columns[fields[i]];
+		char                name[NAMEDATALEN];
+
+		snprintf(name, sizeof(name), "v%d", i + 1);
+		TupleDescInitEntry(desc, i + 1, name, column->type, column->typmod, 0);
+	}
+	TupleDescInitEntry(desc, nfields + 1, "n", INT4OID, -1, 0);
+	return desc;
+}
+
 static KeptPlan *
-find_plan(const char *sql, const Oid *types, int n)
+find_plan(const char *sql, TupleDesc desc)
 {
 	StringInfoData key;
 	KeptPlan      *kept = &plans[0];
 
 	initStringInfo(&key);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&key, "%u ", types[i]);
+	for (int i = 0; i < desc->natts; i++)
+		appendStringInfo(&key, "%u %d ", TupleDescAttr(desc, i)->atttypid, TupleDescAttr(desc, i)->atttypmod);
 	appendStringInfoString(&key, sql);
 
 	for (int i = 0; i < MAX_PLANS; i++)
@@ -93,7 +141,7 @@ find_plan(const char *sql, const Oid *types, int n)
 	}
 
 	forget(kept);
-	kept->plan = SPI_prepare_cursor(sql, n, unconstify(Oid *, types), CURSOR_OPT_GENERIC_PLAN);
+	kept->plan = SPI_prepare_cursor(sql, 0, NULL, CURSOR_OPT_GENERIC_PLAN);
 	if (kept->plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	SPI_keepplan(kept->plan);
@@ -118,39 +166,30 @@ force_plan(SPIPlanPtr plan)
 	AtEOXact_GUC(false, level);
 }
 
-static Datum
-column_array(const RowBatch *batch, int field, const int *rows, int n)
+/* The rows by their place among those given to the statement, with their values. */
+static Tuplestorestate *
+store_rows(const RowBatch *batch, const PreparedSet *prepared, const int *rows, int n)
 {
-	const TargetColumn *column = &batch->target->columns[field];
-	Datum              *elements = palloc(sizeof(Datum) * n);
-	bool               *nulls = palloc(sizeof(bool) * n);
-	int                 lower = 1;
-	ArrayType          *array;
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, ROWS_KB);
+	int              nfields = prepared->nfields;
+	Datum           *values = palloc(sizeof(Datum) * (nfields + 1));
+	bool            *nulls = palloc0(sizeof(bool) * (nfields + 1));
 
 	for (int i = 0; i < n; i++)
 	{
-		elements[i] = batch->rows[rows[i]].values[field];
-		nulls[i] = batch->rows[rows[i]].nulls[field];
+		const BatchRow *row = &batch->rows[rows[i]];
+
+		for (int f = 0; f < nfields; f++)
+		{
+			values[f] = row->values[prepared->fields[f]];
+			nulls[f] = row->nulls[prepared->fields[f]];
+		}
+		values[nfields] = Int32GetDatum(i);
+		tuplestore_putvalues(store, prepared->desc, values, nulls);
 	}
-	array = construct_md_array(elements, nulls, 1, &n, &lower, column->element_type, column->length,
-							   column->by_value, column->align);
-	pfree(elements);
+	pfree(values);
 	pfree(nulls);
-	return PointerGetDatum(array);
-}
-
-/* 0, 1, 2 ...: the rows by their place among those given to the statement. */
-static Datum
-number_array(int n)
-{
-	Datum     *elements = palloc(sizeof(Datum) * n);
-	ArrayType *array;
-
-	for (int i = 0; i < n; i++)
-		elements[i] = Int32GetDatum(i);
-	array = construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT);
-	pfree(elements);
-	return PointerGetDatum(array);
+	return store;
 }
 
 /* Whether the plan is as it was made with our settings; if not, it would be made anew with others. */
@@ -172,25 +211,20 @@ prepare(const RowBatch *batch, StatementKind kind, int column_set)
 	MemoryContext context = CurrentMemoryContext;
 	PreparedSet **place = &batch->prepared[column_set * STATEMENT_KINDS + kind];
 	PreparedSet  *prepared = *place;
-	Oid          *types;
-	int           nparams;
 
 	if (prepared != NULL && is_ready(prepared))
 		return prepared;
 	if (prepared == NULL)
 	{
-		MemoryContext keep = GetMemoryChunkContext(batch->prepared);
-
-		prepared = MemoryContextAlloc(keep, sizeof(PreparedSet));
-		prepared->fields = MemoryContextAlloc(keep, sizeof(int) * target->nfields);
+		MemoryContextSwitchTo(GetMemoryChunkContext(batch->prepared));
+		prepared = palloc(sizeof(PreparedSet));
+		prepared->fields = palloc(sizeof(int) * target->nfields);
+		prepared->nfields = statement_fields(target, kind, batch->sets[column_set], prepared->fields);
+		prepared->desc = describe_rows(target, prepared->fields, prepared->nfields);
+		MemoryContextSwitchTo(context);
 	}
-	prepared->nfields = statement_fields(target, kind, batch->sets[column_set], prepared->fields);
-	types = palloc(sizeof(Oid) * (prepared->nfields + 1));
-	for (nparams = 0; nparams < prepared->nfields; nparams++)
-		types[nparams] = target->columns[prepared->fields[nparams]].array_type;
-	if (statement_numbers_rows(target, kind))
-		types[nparams++] = INT4ARRAYOID;
-	prepared->kept = find_plan(statement_build(target, kind, prepared->fields, prepared->nfields), types, nparams);
+	show_rows(prepared->desc, NULL);
+	prepared->kept = find_plan(statement_build(target, kind, prepared->fields, prepared->nfields), prepared->desc);
 	prepared->number = prepared->kept->number;
 	*place = prepared;
 	force_plan(prepared->kept->plan);
@@ -235,23 +269,18 @@ uint64
 row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n, bool *hit,
 			  Snapshot snapshot)
 {
-	PreparedSet  *prepared = prepare(batch, kind, column_set);
-	bool          numbered = statement_numbers_rows(batch->target, kind);
-	int           nparams = prepared->nfields;
-	Datum        *values = palloc(sizeof(Datum) * (nparams + 1));
-	MemoryContext context = CurrentMemoryContext;
-	uint64        processed;
-	int           result;
+	PreparedSet     *prepared = prepare(batch, kind, column_set);
+	Tuplestorestate *store = store_rows(batch, prepared, rows, n);
+	MemoryContext    context = CurrentMemoryContext;
+	uint64           processed;
+	int              result;
 
-	for (int i = 0; i < nparams; i++)
-		values[i] = column_array(batch, prepared->fields[i], rows, n);
-	if (numbered)
-		values[nparams++] = number_array(n);
-	result = SPI_execute_snapshot(prepared->kept->plan, values, NULL, snapshot, InvalidSnapshot, false, true, 0);
+	show_rows(prepared->desc, store);
+	result = SPI_execute_snapshot(prepared->kept->plan, NULL, NULL, snapshot, InvalidSnapshot, false, true, 0);
 	if (result < 0)
 		elog(ERROR, "could not apply rows: %s", SPI_result_code_string(result));
 	processed = SPI_processed;
-	for (uint64 i = 0; numbered && i < processed; i++)
+	for (uint64 i = 0; statement_numbers_rows(batch->target, kind) && i < processed; i++)
 	{
 		bool isnull;
 
@@ -259,8 +288,6 @@ row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const i
 	}
 	SPI_freetuptable(SPI_tuptable);
 	MemoryContextSwitchTo(context);
-	for (int i = 0; i < nparams; i++)
-		pfree(DatumGetPointer(values[i]));
-	pfree(values);
+	tuplestore_end(store);
 	return processed;
 }

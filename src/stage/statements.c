@@ -2,10 +2,10 @@
  * statements.c
  *		The text of the set-wise statements that apply rows.
  *
- * UPDATE target AS t SET a = s.v2, ... FROM ROWS FROM (unnest($1), ...) AS s
- * WHERE t.key = s.v1, with one array per column; INSERT and DELETE likewise.
- * Names are quoted by the server, operators and types written with their
- * schema: nothing is looked up on the submitter's path.
+ * UPDATE target AS t SET a = s.v2, ... FROM bulk_action_rows AS s WHERE t.key =
+ * s.v1, where bulk_action_rows is an ephemeral named relation (row_plans.c);
+ * INSERT and DELETE likewise.  Names are quoted by the server, operators written
+ * with their schema: nothing is looked up on the submitter's path.
  *
  * Two rows are the same when their images are: what the equality of a type takes
  * for equal, 1.0 and 1.00 for example, is a change all the same, and types
@@ -24,7 +24,7 @@
 
 #include "stage/statements.h"
 
-/* ---- parameters ---- */
+/* ---- columns ---- */
 
 /* Does the statement change this column of a row that is there? */
 static bool
@@ -75,18 +75,6 @@ append_operator(StringInfo sql, Oid operator)
 	ReleaseSysCache(tuple);
 }
 
-/* s.vN, with a cast where the value travels as text */
-static void
-append_value(StringInfo sql, const TargetColumn *column, int number)
-{
-	if (column->as_text)
-		appendStringInfo(sql, "CAST(s.v%d AS %s)", number,
-						 format_type_extended(column->type, column->typmod,
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-	else
-		appendStringInfo(sql, "s.v%d", number);
-}
-
 /* What the column becomes. */
 static void
 append_new_value(StringInfo sql, const TargetColumn *column, int number)
@@ -95,30 +83,13 @@ append_new_value(StringInfo sql, const TargetColumn *column, int number)
 
 	if (column->overwrite != OVERWRITE_IF_EMPTY)
 	{
-		append_value(sql, column, number);
+		appendStringInfo(sql, "s.v%d", number);
 		return;
 	}
 	appendStringInfo(sql, "CASE WHEN t.%s IS NULL", name);
 	if (column->is_string)
 		appendStringInfo(sql, " OR CAST(t.%s AS pg_catalog.text) OPERATOR(pg_catalog.=) ''", name);
-	appendStringInfoString(sql, " THEN ");
-	append_value(sql, column, number);
-	appendStringInfo(sql, " ELSE t.%s END", name);
-}
-
-/* ROWS FROM (unnest($1), ...) AS s (v1, ..., n) */
-static void
-append_source(StringInfo sql, int n, bool numbered)
-{
-	int columns = numbered ? n + 1 : n;
-
-	appendStringInfoString(sql, "ROWS FROM (");
-	for (int i = 1; i <= columns; i++)
-		appendStringInfo(sql, "%spg_catalog.unnest($%d)", i > 1 ? ", " : "", i);
-	appendStringInfoString(sql, ") AS s (");
-	for (int i = 1; i <= n; i++)
-		appendStringInfo(sql, "%sv%d", i > 1 ? ", " : "", i);
-	appendStringInfoString(sql, numbered ? ", n)" : ")");
+	appendStringInfo(sql, " THEN s.v%d ELSE t.%s END", number, name);
 }
 
 static void
@@ -146,8 +117,7 @@ append_matches(StringInfo sql, const Target *target, const int *fields, int n)
 
 		appendStringInfo(sql, "%s(t.%s", i > target->nkeys ? " AND " : "", name);
 		append_operator(sql, column->equality);
-		append_value(sql, column, i + 1);
-		appendStringInfo(sql, " OR (t.%s IS NULL AND s.v%d IS NULL))", name, i + 1);
+		appendStringInfo(sql, "s.v%d OR (t.%s IS NULL AND s.v%d IS NULL))", i + 1, name, i + 1);
 	}
 }
 
@@ -234,10 +204,9 @@ only(const Target *target)
 /* ---- statements ---- */
 
 static void
-build_find(StringInfo sql, const Target *target, int n)
+build_find(StringInfo sql, const Target *target)
 {
-	appendStringInfoString(sql, "SELECT s.n FROM ");
-	append_source(sql, n, true);
+	appendStringInfoString(sql, "SELECT s.n FROM " STATEMENT_ROWS " AS s");
 	if (target->row_security && target->found != FOUND_DELETE)
 	{
 		/*
@@ -258,8 +227,7 @@ build_find(StringInfo sql, const Target *target, int n)
 static void
 build_same(StringInfo sql, const Target *target, const int *fields, int n)
 {
-	appendStringInfoString(sql, "SELECT s.n FROM ");
-	append_source(sql, n, true);
+	appendStringInfoString(sql, "SELECT s.n FROM " STATEMENT_ROWS " AS s");
 	appendStringInfo(sql, ", %s%s AS t WHERE ", only(target), target->qualified_name);
 	append_key_match(sql, target);
 	append_comparison(sql, target, fields, n, true);
@@ -276,9 +244,7 @@ build_update(StringInfo sql, const Target *target, const int *fields, int n, boo
 		appendStringInfo(sql, "%s%s = ", i > target->nkeys ? ", " : "", quote_identifier(column->name));
 		append_new_value(sql, column, i + 1);
 	}
-	appendStringInfoString(sql, " FROM ");
-	append_source(sql, n, numbered);
-	appendStringInfoString(sql, " WHERE ");
+	appendStringInfoString(sql, " FROM " STATEMENT_ROWS " AS s WHERE ");
 	append_key_match(sql, target);
 	if (statement_can_compare(target, fields, n))
 		append_comparison(sql, target, fields, n, false);
@@ -289,9 +255,8 @@ build_update(StringInfo sql, const Target *target, const int *fields, int n, boo
 static void
 build_delete(StringInfo sql, const Target *target, const int *fields, int n)
 {
-	appendStringInfo(sql, "DELETE FROM %s%s AS t USING ", only(target), target->qualified_name);
-	append_source(sql, n, true);
-	appendStringInfoString(sql, " WHERE ");
+	appendStringInfo(sql, "DELETE FROM %s%s AS t USING " STATEMENT_ROWS " AS s WHERE ", only(target),
+					 target->qualified_name);
 	append_key_match(sql, target);
 	if (n > target->nkeys)
 	{
@@ -304,8 +269,7 @@ build_delete(StringInfo sql, const Target *target, const int *fields, int n)
 static void
 build_differs(StringInfo sql, const Target *target, const int *fields, int n)
 {
-	appendStringInfoString(sql, "SELECT s.n FROM ");
-	append_source(sql, n, true);
+	appendStringInfoString(sql, "SELECT s.n FROM " STATEMENT_ROWS " AS s");
 	appendStringInfo(sql, " WHERE EXISTS (SELECT 1 FROM %s%s AS t WHERE ", only(target), target->qualified_name);
 	append_key_match(sql, target);
 	appendStringInfoString(sql, " AND (");
@@ -321,12 +285,8 @@ build_insert(StringInfo sql, const Target *target, StatementKind kind, const int
 		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", quote_identifier(target->columns[fields[i]].name));
 	appendStringInfoString(sql, ") SELECT ");
 	for (int i = 0; i < n; i++)
-	{
-		appendStringInfoString(sql, i > 0 ? ", " : "");
-		append_value(sql, &target->columns[fields[i]], i + 1);
-	}
-	appendStringInfoString(sql, " FROM ");
-	append_source(sql, n, false);
+		appendStringInfo(sql, "%ss.v%d", i > 0 ? ", " : "", i + 1);
+	appendStringInfoString(sql, " FROM " STATEMENT_ROWS " AS s");
 	if (kind == STATEMENT_INSERT)
 		return;
 	appendStringInfoString(sql, " ON CONFLICT (");
@@ -345,7 +305,7 @@ statement_build(const Target *target, StatementKind kind, const int *fields, int
 	switch (kind)
 	{
 		case STATEMENT_FIND:
-			build_find(&sql, target, n);
+			build_find(&sql, target);
 			break;
 		case STATEMENT_SAME:
 			build_same(&sql, target, fields, n);

@@ -22,10 +22,12 @@ typedef enum StatementKind
 
 #define STATEMENT_KINDS 7
 
+/* The relation that the rows are in, with columns v1, v2, ... and n, their number. */
+#define STATEMENT_ROWS "bulk_action_rows"
+
 /*
- * The fields whose values a statement takes as arrays, one parameter each, for
- * rows that set these fields; returns how many.  One more parameter follows
- * them, an array of int4, if statement_numbers_rows().
+ * The fields whose values are v1, v2, ... of a statement, for rows that set
+ * these fields; returns how many.
  */
 extern int statement_fields(const Target *target, StatementKind kind, const bool *set, int *fields);
 

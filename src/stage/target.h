@@ -24,12 +24,6 @@ typedef struct TargetColumn
 	int32      typmod;
 	FmgrInfo   input;
 	Oid        input_param;
-	Oid        element_type; /* of the array that carries the values: type, or text */
-	Oid        array_type;
-	int16      length; /* of element_type */
-	bool       by_value;
-	char       align;
-	bool       as_text; /* arrays and composites travel as text: unnest would flatten them */
 	bool       is_key;
 	bool       is_match;   /* bulk_delete: must have the value in the file */
 	bool       is_string;  /* its empty string counts as empty */

@@ -242,13 +242,8 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 	getTypeInputInfo(attribute->atttypid, &input, &column->input_param);
 	fmgr_info(input, &column->input);
 
-	column->as_text = type_is_array(base) || type_is_rowtype(base) ||
-					  !OidIsValid(get_array_type(attribute->atttypid));
-	column->element_type = column->as_text ? TEXTOID : attribute->atttypid;
-	column->array_type = get_array_type(column->element_type);
-	column->inequality = column->as_text ? InvalidOid : image_inequality(base, attribute->attcollation);
+	column->inequality = image_inequality(base, attribute->attcollation);
 	column->is_string = TypeCategory(base) == TYPCATEGORY_STRING;
-	get_typlenbyvalalign(column->element_type, &column->length, &column->by_value, &column->align);
 }
 
 /* The column that a field is for; NULL: the field is ignored, and *ignored says why. */
@@ -344,7 +339,9 @@ describe_field(const Action *action, Target *target, int field, Form_pg_attribut
 					   pg_attribute_aclcheck(target->relid, column->attnum, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
 	if (key >= 0)
 	{
-		if (column->as_text)
+		Oid base = getBaseType(column->type);
+
+		if (type_is_array(base) || type_is_rowtype(base))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("key column \"%s\" is of type %s, which a key cannot have", column->name,
@@ -467,7 +464,5 @@ target_convert(TargetColumn *column, const char *cell)
 
 	if (formatted)
 		pfree(text);
-
-	/* Checked like the others, but it travels as it stands in the file. */
-	return column->as_text && cell != NULL ? CStringGetTextDatum(cell) : value;
+	return value;
 }
