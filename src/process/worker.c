@@ -21,6 +21,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "access/xact.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
@@ -49,6 +53,7 @@
 #define CONTENTION_BASE_MS 500 /* half of it random, like the others */
 #define RETRY_CAP_MS       30000
 #define ENDED_DELAY_MS     1000 /* until an action that has ended is looked at again */
+#define KEEP_BYTES         (32 * 1024 * 1024)
 #define TIDY_AFTER_MS      1000 /* idle time after which finished chunks are removed */
 
 /* What the worker is doing, for pg_stat_activity and as context of errors. */
@@ -283,6 +288,20 @@ clear_marker(int code, Datum slot)
 	markers_clear(DatumGetInt32(slot));
 }
 
+/*
+ * Memory of one chunk is given back before the next one asks for as much.  The
+ * C library would hand it to the kernel, and each page that comes back costs a
+ * page fault and is cleared.
+ */
+static void
+keep_memory(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+	(void) mallopt(M_MMAP_THRESHOLD, KEEP_BYTES / 2);
+#endif
+}
+
 void
 bulk_action_worker_main(Datum arg)
 {
@@ -290,6 +309,7 @@ bulk_action_worker_main(Datum arg)
 	TimestampTz  idle_since = GetCurrentTimestamp();
 	bool         untidy = false;
 
+	keep_memory();
 	before_shmem_exit(wake_after_death, ObjectIdGetDatum(birth->database));
 	before_shmem_exit(clear_marker, Int32GetDatum(birth->slot));
 	BackgroundWorkerInitializeConnectionByOid(birth->database, birth->session_user, 0);

@@ -119,7 +119,8 @@ describe_key(const Action *action, Target *target, Relation rel)
 			key->equality = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
 			key->less = get_opfamily_member(family, type, type, BTLessStrategyNumber);
 			key->collation = index->rd_indcollation[i];
-			fmgr_info(get_opfamily_proc(family, type, type, BTORDER_PROC), &key->compare);
+			key->order = (SortSupportData){.ssup_cxt = CurrentMemoryContext, .ssup_collation = key->collation};
+			PrepareSortSupportFromOrderingOp(key->less, &key->order);
 			entry = lookup_type_cache(getBaseType(attribute->atttypid),
 									  TYPECACHE_EQ_OPR | TYPECACHE_HASH_EXTENDED_PROC |
 										  TYPECACHE_HASH_EXTENDED_PROC_FINFO);
@@ -425,8 +426,7 @@ target_compare_keys(Target *target, const Datum *left, const Datum *right)
 	for (int i = 0; i < target->nkeys; i++)
 	{
 		TargetKey *key = &target->keys[i];
-		int        order = DatumGetInt32(FunctionCall2Coll(&key->compare, key->collation,
-														   left[i], right[i]));
+		int        order = ApplySortComparator(left[i], false, right[i], false, &key->order);
 
 		if (order != 0)
 			return order;

@@ -11,6 +11,7 @@
 #include "access/attnum.h"
 #include "fmgr.h"
 #include "storage/lockdefs.h"
+#include "utils/sortsupport.h"
 
 #include "pure/csv_reader.h"
 #include "stage/jobs.h"
@@ -62,9 +63,10 @@ typedef struct TargetKey
 	Oid      less;
 	Oid      family;
 	Oid      collation;
-	FmgrInfo compare; /* btree order procedure */
-	FmgrInfo hash;    /* extended hash procedure that agrees with equality */
+	FmgrInfo hash; /* extended hash procedure that agrees with equality */
 	bool     hashable;
+
+	SortSupportData order; /* the index's */
 } TargetKey;
 
 typedef struct Target
