@@ -56,7 +56,7 @@ SQL
 
 sub compared
 {
-	my @found = read_file($node->logfile) =~ /Query Text: SELECT s\.n FROM [^\n]*record_image_eq/g;
+	my @found = read_file($node->logfile) =~ /Query Text: SELECT s\.n FROM [^\n]*\) IS NOT TRUE/g;
 	return scalar @found;
 }
 

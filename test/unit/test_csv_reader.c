@@ -970,7 +970,7 @@ test_no_memory(void)
 
 		requests_until_failure = 0;
 		reader = csv_reader_create(NULL, &allocator);
-		csv_reader_set_input(reader, "\n\nx,y\n", 6, true, 100, 7, false);
+		csv_reader_set_input(reader, "\n\n\"x\",y\n", 8, true, 100, 7, false);
 		requests_until_failure = 1;
 		failures = 1000;
 		CHECK_INT(csv_reader_next(reader, &record), CSV_READER_NO_MEMORY);
