@@ -212,7 +212,7 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
  * says so: what B-trees ask to know whether they may deduplicate
  * (https://www.postgresql.org/docs/current/btree-support-funcs.html, equalimage).
  * Not for bpchar, which passes over blanks at the end that values without a
- * length may have.
+ * length may have; of version 15 at least not every minor release says so itself.
  */
 static Oid
 image_inequality(Oid type, Oid collation)
