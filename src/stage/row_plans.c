@@ -8,8 +8,10 @@
  * triggers and functions run included.  (One array for each column and unnest()
  * does the same and costs more, twice as much where columns are many.)
  *
- * Plans are made with hash join, merge join, sequential scan and JIT off: a
- * nested loop over the key's index.  The level with those settings is closed
+ * Plans are made with hash join, merge join, sequential scan and JIT off, and as
+ * if tables were large: a nested loop that looks each row up by the key's index,
+ * whatever the table is like now.  It will do when the table has grown, and it
+ * evaluates policies for no other rows.  The level with those settings is closed
  * before the statement runs, so triggers do not see them.
  *
  * The statement's text and the types of the rows' columns identify its plan, so
@@ -21,7 +23,9 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "optimizer/plancat.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/queryenvironment.h"
@@ -41,6 +45,10 @@
 
 /* What the planner is told, so that plans do not depend on the batch they are made with. */
 #define EXPECTED_ROWS 1000
+
+/* What it is told of tables that have less. */
+#define LARGE_ROWS  1000000.0
+#define LARGE_PAGES 10000
 
 /* Above this, kB, rows of one statement go through a temporary file: a chunk has about 1 MB of text. */
 #define ROWS_KB (64 * 1024)
@@ -150,6 +158,42 @@ find_plan(const char *sql, TupleDesc desc)
 	return kept;
 }
 
+/* While a plan of ours is made the planner sees tables larger than they are. */
+static get_relation_info_hook_type next_relation_info_hook = NULL;
+static bool                        planning = false;
+
+static void
+see_large_table(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
+{
+	ListCell *cell;
+
+	if (next_relation_info_hook != NULL)
+		next_relation_info_hook(root, relid, inhparent, rel);
+	if (!planning)
+		return;
+	rel->tuples = Max(rel->tuples, LARGE_ROWS);
+	rel->pages = Max(rel->pages, LARGE_PAGES);
+	foreach(cell, rel->indexlist)
+	{
+		IndexOptInfo *index = lfirst(cell);
+
+		index->tuples = Max(index->tuples, LARGE_ROWS);
+		index->pages = Max(index->pages, LARGE_PAGES / 4);
+	}
+}
+
+static void
+install_hook(void)
+{
+	static bool installed = false;
+
+	if (installed)
+		return;
+	next_relation_info_hook = get_relation_info_hook;
+	get_relation_info_hook = see_large_table;
+	installed = true;
+}
+
 /* Sees to it that the plan about to be used was made with our settings. */
 static void
 force_plan(SPIPlanPtr plan)
@@ -160,9 +204,19 @@ force_plan(SPIPlanPtr plan)
 
 	for (int i = 0; i < lengthof(off); i++)
 		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	cached = SPI_plan_get_cached_plan(plan);
-	if (cached != NULL)
-		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	install_hook();
+	planning = true;
+	PG_TRY();
+	{
+		cached = SPI_plan_get_cached_plan(plan);
+		if (cached != NULL)
+			ReleaseCachedPlan(cached, CurrentResourceOwner);
+	}
+	PG_FINALLY();
+	{
+		planning = false;
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(false, level);
 }
 
@@ -212,6 +266,8 @@ prepare(const RowBatch *batch, StatementKind kind, int column_set)
 	PreparedSet **place = &batch->prepared[column_set * STATEMENT_KINDS + kind];
 	PreparedSet  *prepared = *place;
 
+	/* what makes a plan invalid, and is known only while it is run, would have it made without our settings */
+	AcceptInvalidationMessages();
 	if (prepared != NULL && is_ready(prepared))
 		return prepared;
 	if (prepared == NULL)
