@@ -121,6 +121,7 @@ describe_rows(const Target *target, const int *fields, int nfields)
 
 		snprintf(name, sizeof(name), "v%d", i + 1);
 		TupleDescInitEntry(desc, i + 1, name, column->type, column->typmod, 0);
+		TupleDescInitEntryCollation(desc, i + 1, column->collation); /* or it may be at odds with the column's */
 	}
 	TupleDescInitEntry(desc, nfields + 1, "n", INT4OID, -1, 0);
 	return desc;
@@ -134,7 +135,8 @@ find_plan(const char *sql, TupleDesc desc)
 
 	initStringInfo(&key);
 	for (int i = 0; i < desc->natts; i++)
-		appendStringInfo(&key, "%u %d ", TupleDescAttr(desc, i)->atttypid, TupleDescAttr(desc, i)->atttypmod);
+		appendStringInfo(&key, "%u %d %u ", TupleDescAttr(desc, i)->atttypid, TupleDescAttr(desc, i)->atttypmod,
+						 TupleDescAttr(desc, i)->attcollation);
 	appendStringInfoString(&key, sql);
 
 	for (int i = 0; i < MAX_PLANS; i++)

@@ -23,6 +23,7 @@ typedef struct TargetColumn
 	char      *name;
 	Oid        type; /* the column's own type, a domain for example */
 	int32      typmod;
+	Oid        collation;
 	FmgrInfo   input;
 	Oid        input_param;
 	bool       is_key;

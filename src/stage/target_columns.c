@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/nbtree.h"
+#include "access/transam.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -212,21 +213,26 @@ column_unknown(const Action *action, const Target *target, TupleDesc desc, int f
  * says so: what B-trees ask to know whether they may deduplicate
  * (https://www.postgresql.org/docs/current/btree-support-funcs.html, equalimage).
  * Not for bpchar, which passes over blanks at the end that values without a
- * length may have; of version 15 at least not every minor release says so itself.
+ * length may have, and interval, to which a day is 24 hours: not every minor
+ * release of version 15 says so itself.
  */
 static Oid
 image_inequality(Oid type, Oid collation)
 {
 	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_BTREE_OPFAMILY);
 	Oid             proc;
+	Oid             inequality;
 
-	if (type == BPCHAROID || !OidIsValid(entry->btree_opf) || !OidIsValid(entry->eq_opr))
+	if (type == BPCHAROID || type == INTERVALOID || !OidIsValid(entry->btree_opf) || !OidIsValid(entry->eq_opr))
 		return InvalidOid;
 	proc = get_opfamily_proc(entry->btree_opf, entry->btree_opintype, entry->btree_opintype, BTEQUALIMAGE_PROC);
 	if (!OidIsValid(proc) ||
 		!DatumGetBool(OidFunctionCall1Coll(proc, collation, ObjectIdGetDatum(entry->btree_opintype))))
 		return InvalidOid;
-	return get_negator(entry->eq_opr);
+	inequality = get_negator(entry->eq_opr);
+
+	/* elsewhere the submitter might have no right to use it, and somebody else one of the same name for a domain */
+	return inequality < FirstGenbkiObjectId ? inequality : InvalidOid;
 }
 
 static void
@@ -242,6 +248,7 @@ describe_column(TargetColumn *column, Form_pg_attribute attribute)
 	getTypeInputInfo(attribute->atttypid, &input, &column->input_param);
 	fmgr_info(input, &column->input);
 
+	column->collation = attribute->attcollation;
 	column->inequality = image_inequality(base, attribute->attcollation);
 	column->is_string = TypeCategory(base) == TYPCATEGORY_STRING;
 }

@@ -14,10 +14,11 @@ $node->safe_psql('postgres', <<'SQL');
 CREATE TYPE public.mood AS ENUM ('sad', 'ok');
 CREATE TYPE public.pair AS (a int, b numeric);
 CREATE DOMAIN public.word AS varchar(10) CHECK (value <> 'never');
+CREATE DOMAIN public.strict AS text COLLATE "C";
 CREATE DOMAIN public.amounts AS numeric[];
 CREATE DOMAIN public.pairs AS public.pair CHECK ((value).a > 0);
 SQL
-$node->safe_psql('postgres', "CREATE COLLATION public.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)") if $icu;
+$node->safe_psql('postgres', "CREATE COLLATION public.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE DOMAIN public.lax AS text COLLATE public.loose") if $icu;
 
 # Values of each type; many have pairs that are equal and not the same.
 my @types = (
@@ -37,7 +38,9 @@ my @types = (
 	[ 'int[]', '{1,2}', '[0:1]={1,2}', '{NULL}', '{}' ], [ 'numeric[]', '{1.0}', '{1.00}' ], [ 'text[]', '{a,b}', '{{a},{b}}' ],
 	[ 'public.mood', 'sad', 'ok' ], [ 'public.pair', '(1,1.0)', '(1,1.00)', '(,)' ], [ 'public.pair[]', '{"(1,2)"}', '{"(1,2.0)"}' ],
 	[ 'public.word', 'a', 'a ' ], [ 'public.amounts', '{1}', '{1.0}' ], [ 'public.pairs', '(1,1)', '(1,1.0)' ],
-	$icu ? [ 'text COLLATE public.loose', 'a', 'A', 'b' ] : ());
+	[ 'public.strict COLLATE "POSIX"', 'a', 'A' ], [ 'name COLLATE "POSIX"', 'a', 'A' ],
+	$icu ? ([ 'text COLLATE public.loose', 'a', 'A', 'b' ], [ 'public.lax', 'a', 'A' ], [ 'public.lax COLLATE "default"', 'a', 'A' ],
+		[ 'public.lax COLLATE "C"', 'a', 'A' ]) : ());
 
 # One column for each type, and one row for each pair of its values, where the other columns have their first value.
 my @columns = map { "c$_" } 0 .. $#types;
@@ -103,7 +106,7 @@ SQL
 		my $stat = final_stat($node, $id);
 		my $expected = $round == 1 ? $changed : 0;
 		is("$stat->{state} $stat->{updated} $stat->{unchanged}", "completed $expected " . ($row - $expected), "$type$more, round $round: what is a change is one")
-		  or diag(value_of($node, "SELECT string_agg(line || ': ' || message, ', ') FROM bulk_action.bulk_action_errors('$id')"));
+		  or diag(value_of($node, "SELECT string_agg(error_code || ': ' || error_message, ', ') FROM bulk_action.bulk_action_errors WHERE action_id = '$id'"));
 	}
 	my @wrong = map { $_->[0] } rows_of($node, "(TABLE public.log EXCEPT ALL ($changes)) UNION ALL (($changes) EXCEPT ALL TABLE public.log)");
 	is_deeply([ map { $tried{$_} } @wrong ], [], "$type$more: exactly those rows are updated");
