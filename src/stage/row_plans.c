@@ -6,7 +6,7 @@
  * reach triggers: a tuplestore that the parser finds under a name as long as it
  * is registered with SPI's present connection.  Nobody else sees that name, what
  * triggers and functions run included.  (One array for each column and unnest()
- * does the same and costs more, twice as much where columns are many.)
+ * does the same, at a fifth more of all CPU time where columns are 60.)
  *
  * Plans are made with hash join, merge join, sequential scan and JIT off, and as
  * if tables were large: a nested loop that looks each row up by the key's index,

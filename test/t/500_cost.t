@@ -36,7 +36,7 @@ sub instructions
 	return $n;
 }
 
-at_most((instructions(12_000) - instructions(2_000)) / 10_000, 6300, 'instructions per row of five cells');
+at_most((instructions(12_000) - instructions(2_000)) / 10_000, 2300, 'instructions per row of five cells');
 
 # --- an action -------------------------------------------------------------------------------------------
 
