@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "access/tupdesc.h"
+
 #include "stage/target.h"
 
 typedef struct BatchRow
@@ -30,6 +32,7 @@ typedef struct RowBatch
 	int                  nsets;
 	bool               **sets;     /* which fields a row gives a value, its key included */
 	struct PreparedSet **prepared; /* STATEMENT_KINDS for each of them; row_plans.c fills it */
+	TupleDesc            desc;     /* of STATEMENT_ROWS; likewise */
 	int                  nerrors;
 	RowError            *errors; /* room for one per row */
 

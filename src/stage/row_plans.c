@@ -67,8 +67,7 @@ typedef struct PreparedSet
 	KeptPlan *kept;
 	uint64    number;
 	int       nfields;
-	int      *fields; /* which field each column has but the last */
-	TupleDesc desc;
+	int      *fields; /* that it needs */
 } PreparedSet;
 
 static KeptPlan plans[MAX_PLANS];
@@ -108,22 +107,31 @@ show_rows(TupleDesc desc, Tuplestorestate *rows)
 		elog(ERROR, "could not register the rows");
 }
 
-/* v1, v2, ... with the values of fields, and n */
+/*
+ * One for all rows of a file, whatever they set: an UPDATE registers the type of
+ * the relation's rows for the rest of the session.
+ */
 static TupleDesc
-describe_rows(const Target *target, const int *fields, int nfields)
+describe_rows(const Target *target)
 {
-	TupleDesc desc = CreateTemplateTupleDesc(nfields + 1);
+	int       natts = 1;
+	TupleDesc desc;
 
-	for (int i = 0; i < nfields; i++)
+	for (int f = 0; f < target->nfields; f++)
+		natts += target->columns[f].attnum != 0;
+	desc = CreateTemplateTupleDesc(natts);
+	TupleDescInitEntry(desc, 1, "n", INT4OID, -1, 0);
+	for (int f = 0; f < target->nfields; f++)
 	{
-		const TargetColumn *column = &target->columns[fields[i]];
+		const TargetColumn *column = &target->columns[f];
 		char                name[NAMEDATALEN];
 
-		snprintf(name, sizeof(name), "v%d", i + 1);
-		TupleDescInitEntry(desc, i + 1, name, column->type, column->typmod, 0);
-		TupleDescInitEntryCollation(desc, i + 1, column->collation); /* or it may be at odds with the column's */
+		if (column->attnum == 0)
+			continue;
+		snprintf(name, sizeof(name), "v%d", column->place);
+		TupleDescInitEntry(desc, column->place + 1, name, column->type, column->typmod, 0);
+		TupleDescInitEntryCollation(desc, column->place + 1, column->collation); /* or it may be at odds with t's */
 	}
-	TupleDescInitEntry(desc, nfields + 1, "n", INT4OID, -1, 0);
 	return desc;
 }
 
@@ -222,26 +230,31 @@ force_plan(SPIPlanPtr plan)
 	AtEOXact_GUC(false, level);
 }
 
-/* The rows by their place among those given to the statement, with their values. */
+/* The rows by their place among those given to the statement, with the values it needs. */
 static Tuplestorestate *
 store_rows(const RowBatch *batch, const PreparedSet *prepared, const int *rows, int n)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, ROWS_KB);
-	int              nfields = prepared->nfields;
-	Datum           *values = palloc(sizeof(Datum) * (nfields + 1));
-	bool            *nulls = palloc0(sizeof(bool) * (nfields + 1));
+	int              natts = batch->desc->natts;
+	Datum           *values = palloc0(sizeof(Datum) * natts);
+	bool            *nulls = palloc(sizeof(bool) * natts);
 
+	memset(nulls, true, sizeof(bool) * natts);
+	nulls[0] = false;
 	for (int i = 0; i < n; i++)
 	{
 		const BatchRow *row = &batch->rows[rows[i]];
 
-		for (int f = 0; f < nfields; f++)
+		values[0] = Int32GetDatum(i);
+		for (int f = 0; f < prepared->nfields; f++)
 		{
-			values[f] = row->values[prepared->fields[f]];
-			nulls[f] = row->nulls[prepared->fields[f]];
+			int field = prepared->fields[f];
+			int place = batch->target->columns[field].place;
+
+			values[place] = row->values[field];
+			nulls[place] = row->nulls[field];
 		}
-		values[nfields] = Int32GetDatum(i);
-		tuplestore_putvalues(store, prepared->desc, values, nulls);
+		tuplestore_putvalues(store, batch->desc, values, nulls);
 	}
 	pfree(values);
 	pfree(nulls);
@@ -261,7 +274,7 @@ is_ready(const PreparedSet *prepared)
 }
 
 static PreparedSet *
-prepare(const RowBatch *batch, StatementKind kind, int column_set)
+prepare(RowBatch *batch, StatementKind kind, int column_set)
 {
 	const Target *target = batch->target;
 	MemoryContext context = CurrentMemoryContext;
@@ -278,11 +291,12 @@ prepare(const RowBatch *batch, StatementKind kind, int column_set)
 		prepared = palloc(sizeof(PreparedSet));
 		prepared->fields = palloc(sizeof(int) * target->nfields);
 		prepared->nfields = statement_fields(target, kind, batch->sets[column_set], prepared->fields);
-		prepared->desc = describe_rows(target, prepared->fields, prepared->nfields);
+		if (batch->desc == NULL)
+			batch->desc = describe_rows(target);
 		MemoryContextSwitchTo(context);
 	}
-	show_rows(prepared->desc, NULL);
-	prepared->kept = find_plan(statement_build(target, kind, prepared->fields, prepared->nfields), prepared->desc);
+	show_rows(batch->desc, NULL);
+	prepared->kept = find_plan(statement_build(target, kind, prepared->fields, prepared->nfields), batch->desc);
 	prepared->number = prepared->kept->number;
 	*place = prepared;
 	force_plan(prepared->kept->plan);
@@ -291,7 +305,7 @@ prepare(const RowBatch *batch, StatementKind kind, int column_set)
 }
 
 void
-row_plans_prepare(const RowBatch *batch, StatementKind kind)
+row_plans_prepare(RowBatch *batch, StatementKind kind)
 {
 	for (int i = 0; i < Min(batch->nsets, PREPARED_FIRST); i++)
 	{
@@ -324,7 +338,7 @@ row_plans_compares(const RowBatch *batch, int column_set)
 }
 
 uint64
-row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n, bool *hit,
+row_plans_run(RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n, bool *hit,
 			  Snapshot snapshot)
 {
 	PreparedSet     *prepared = prepare(batch, kind, column_set);
@@ -333,7 +347,7 @@ row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const i
 	uint64           processed;
 	int              result;
 
-	show_rows(prepared->desc, store);
+	show_rows(batch->desc, store);
 	result = SPI_execute_snapshot(prepared->kept->plan, NULL, NULL, snapshot, InvalidSnapshot, false, true, 0);
 	if (result < 0)
 		elog(ERROR, "could not apply rows: %s", SPI_result_code_string(result));

@@ -18,7 +18,7 @@
  * If it numbers rows, it sets hit for those.  InvalidSnapshot: what others have
  * committed by now is seen.  Run as the submitter, SPI connected.
  */
-extern uint64 row_plans_run(const RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n,
+extern uint64 row_plans_run(RowBatch *batch, StatementKind kind, int column_set, const int *rows, int n,
 							bool *hit, Snapshot snapshot);
 
 /* Whether rows with this set of columns have something to set where they are there. */
@@ -31,7 +31,7 @@ extern bool row_plans_compares(const RowBatch *batch, int column_set);
  * Makes plans for rows of a batch.  What goes wrong here is wrong with the
  * table or the statement, not with a row.
  */
-extern void row_plans_prepare(const RowBatch *batch, StatementKind kind);
+extern void row_plans_prepare(RowBatch *batch, StatementKind kind);
 
 /* Forgets all plans; for a change of identity. */
 extern void row_plans_forget(void);

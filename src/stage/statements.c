@@ -5,7 +5,9 @@
  * UPDATE target AS t SET a = s.v2, ... FROM bulk_action_rows AS s WHERE t.key =
  * s.v1, where bulk_action_rows is an ephemeral named relation (row_plans.c);
  * INSERT and DELETE likewise.  Names are quoted by the server, operators written
- * with their schema: nothing is looked up on the submitter's path.
+ * with their schema: nothing is looked up on the submitter's path.  In schemas
+ * where others may create operators, operands are cast to what the operator is
+ * for: one for a domain over that type would fit better.
  *
  * Two rows are the same when their images are: what the equality of a type takes
  * for equal, 1.0 and 1.00 for example, is a change all the same, and types
@@ -16,7 +18,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -60,36 +64,51 @@ statement_numbers_rows(const Target *target, StatementKind kind)
 
 /* ---- pieces ---- */
 
-/* OPERATOR(schema.name) */
+/* An operand; polymorphic operators take it as it is. */
 static void
-append_operator(StringInfo sql, Oid operator)
+append_operand(StringInfo sql, Oid operator_schema, Oid type, const char *alias, const char *column)
+{
+	bool cast = operator_schema != PG_CATALOG_NAMESPACE && !IsPolymorphicType(type);
+
+	appendStringInfo(sql, "%s%s.%s", cast ? "CAST(" : "", alias, column);
+	if (cast)
+		appendStringInfo(sql, " AS %s)", format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+}
+
+/* t.column OPERATOR(schema.name) s.v1 */
+static void
+append_operation(StringInfo sql, const TargetColumn *column, Oid operator)
 {
 	HeapTuple        tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
 	Form_pg_operator form;
+	char             value[NAMEDATALEN];
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for operator %u", operator);
 	form = (Form_pg_operator) GETSTRUCT(tuple);
-	appendStringInfo(sql, " OPERATOR(%s.%s) ",
-					 quote_identifier(get_namespace_name(form->oprnamespace)), NameStr(form->oprname));
+	snprintf(value, sizeof(value), "v%d", column->place);
+	append_operand(sql, form->oprnamespace, form->oprleft, "t", quote_identifier(column->name));
+	appendStringInfo(sql, " OPERATOR(%s.%s) ", quote_identifier(get_namespace_name(form->oprnamespace)),
+					 NameStr(form->oprname));
+	append_operand(sql, form->oprnamespace, form->oprright, "s", value);
 	ReleaseSysCache(tuple);
 }
 
 /* What the column becomes. */
 static void
-append_new_value(StringInfo sql, const TargetColumn *column, int number)
+append_new_value(StringInfo sql, const TargetColumn *column)
 {
 	const char *name = quote_identifier(column->name);
 
 	if (column->overwrite != OVERWRITE_IF_EMPTY)
 	{
-		appendStringInfo(sql, "s.v%d", number);
+		appendStringInfo(sql, "s.v%d", column->place);
 		return;
 	}
 	appendStringInfo(sql, "CASE WHEN t.%s IS NULL", name);
 	if (column->is_string)
 		appendStringInfo(sql, " OR CAST(t.%s AS pg_catalog.text) OPERATOR(pg_catalog.=) ''", name);
-	appendStringInfo(sql, " THEN s.v%d ELSE t.%s END", number, name);
+	appendStringInfo(sql, " THEN s.v%d ELSE t.%s END", column->place, name);
 }
 
 static void
@@ -99,10 +118,8 @@ append_key_match(StringInfo sql, const Target *target)
 	{
 		const TargetKey *key = &target->keys[i];
 
-		appendStringInfo(sql, "%st.%s", i > 0 ? " AND " : "",
-						 quote_identifier(target->columns[key->field].name));
-		append_operator(sql, key->equality);
-		appendStringInfo(sql, "s.v%d", i + 1);
+		appendStringInfoString(sql, i > 0 ? " AND " : "");
+		append_operation(sql, &target->columns[key->field], key->equality);
 	}
 }
 
@@ -113,11 +130,11 @@ append_matches(StringInfo sql, const Target *target, const int *fields, int n)
 	for (int i = target->nkeys; i < n; i++)
 	{
 		const TargetColumn *column = &target->columns[fields[i]];
-		const char         *name = quote_identifier(column->name);
 
-		appendStringInfo(sql, "%s(t.%s", i > target->nkeys ? " AND " : "", name);
-		append_operator(sql, column->equality);
-		appendStringInfo(sql, "s.v%d OR (t.%s IS NULL AND s.v%d IS NULL))", i + 1, name, i + 1);
+		appendStringInfoString(sql, i > target->nkeys ? " AND (" : "(");
+		append_operation(sql, column, column->equality);
+		appendStringInfo(sql, " OR (t.%s IS NULL AND s.v%d IS NULL))", quote_identifier(column->name),
+						 column->place);
 	}
 }
 
@@ -143,7 +160,7 @@ append_row(StringInfo sql, const Target *target, const int *fields, int n, bool 
 		appendStringInfoString(sql, separator);
 		separator = ", ";
 		if (new)
-			append_new_value(sql, column, i + 1);
+			append_new_value(sql, column);
 		else
 			appendStringInfo(sql, "t.%s", quote_identifier(column->name));
 	}
@@ -160,16 +177,16 @@ append_comparison(StringInfo sql, const Target *target, const int *fields, int n
 	for (int i = target->nkeys; i < n; i++)
 	{
 		const TargetColumn *column = &target->columns[fields[i]];
-		const char         *name = quote_identifier(column->name);
 
 		if (!has_operator(column))
 		{
 			rows = true;
 			continue;
 		}
-		appendStringInfo(sql, "%st.%s", separator, name);
-		append_operator(sql, column->inequality);
-		appendStringInfo(sql, "s.v%d OR (t.%s IS NULL) OPERATOR(pg_catalog.<>) (s.v%d IS NULL)", i + 1, name, i + 1);
+		appendStringInfoString(sql, separator);
+		append_operation(sql, column, column->inequality);
+		appendStringInfo(sql, " OR (t.%s IS NULL) OPERATOR(pg_catalog.<>) (s.v%d IS NULL)",
+						 quote_identifier(column->name), column->place);
 		separator = " OR ";
 	}
 	if (rows)
@@ -242,7 +259,7 @@ build_update(StringInfo sql, const Target *target, const int *fields, int n, boo
 		const TargetColumn *column = &target->columns[fields[i]];
 
 		appendStringInfo(sql, "%s%s = ", i > target->nkeys ? ", " : "", quote_identifier(column->name));
-		append_new_value(sql, column, i + 1);
+		append_new_value(sql, column);
 	}
 	appendStringInfoString(sql, " FROM " STATEMENT_ROWS " AS s WHERE ");
 	append_key_match(sql, target);
@@ -285,7 +302,7 @@ build_insert(StringInfo sql, const Target *target, StatementKind kind, const int
 		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "", quote_identifier(target->columns[fields[i]].name));
 	appendStringInfoString(sql, ") SELECT ");
 	for (int i = 0; i < n; i++)
-		appendStringInfo(sql, "%ss.v%d", i > 0 ? ", " : "", i + 1);
+		appendStringInfo(sql, "%ss.v%d", i > 0 ? ", " : "", target->columns[fields[i]].place);
 	appendStringInfoString(sql, " FROM " STATEMENT_ROWS " AS s");
 	if (kind == STATEMENT_INSERT)
 		return;

@@ -22,13 +22,13 @@ typedef enum StatementKind
 
 #define STATEMENT_KINDS 7
 
-/* The relation that the rows are in, with columns v1, v2, ... and n, their number. */
+/*
+ * The relation that the rows are in: n, their number, then v1, v2, ..., which
+ * TargetColumn.place numbers.
+ */
 #define STATEMENT_ROWS "bulk_action_rows"
 
-/*
- * The fields whose values are v1, v2, ... of a statement, for rows that set
- * these fields; returns how many.
- */
+/* The fields that a statement needs of rows that set these; returns how many. */
 extern int statement_fields(const Target *target, StatementKind kind, const bool *set, int *fields);
 
 /* Whether it returns the numbers of the rows that it found. */

@@ -20,6 +20,7 @@
 typedef struct TargetColumn
 {
 	AttrNumber attnum; /* 0: the field is ignored */
+	int        place;  /* from 1, among the fields that are not */
 	char      *name;
 	Oid        type; /* the column's own type, a domain for example */
 	int32      typmod;

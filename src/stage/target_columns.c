@@ -333,12 +333,14 @@ check_key(const Action *action, const Target *target)
 }
 
 static void
-describe_field(const Action *action, Target *target, int field, Form_pg_attribute attribute, const ColumnRule *rule)
+describe_field(const Action *action, Target *target, int field, int place, Form_pg_attribute attribute,
+			   const ColumnRule *rule)
 {
 	TargetColumn *column = &target->columns[field];
 	int           key = target_key_position(action, NameStr(attribute->attname));
 
 	describe_column(column, attribute);
+	column->place = place;
 	column->overwrite = rule != NULL ? rule->overwrite : OVERWRITE_ALWAYS;
 	target_choose_format(column, &action->options, rule);
 	column->is_key = key >= 0;
@@ -373,6 +375,7 @@ target_map_header(const Action *action, Target *target, Relation rel, const CsvF
 {
 	TupleDesc     desc = RelationGetDescr(rel);
 	ComparedNames names;
+	int           nused = 0;
 	int           nset = 0;
 
 	prepare_names(action, target, desc, header, &names);
@@ -392,7 +395,7 @@ target_map_header(const Action *action, Target *target, Relation rel, const CsvF
 						 errmsg("column \"%s\" appears twice in the header", NameStr(attribute->attname)),
 						 errdetail("Fields %d and %d have this name.", other + 1, f + 1),
 						 errhint("Remove or rename one of them.")));
-		describe_field(action, target, f, attribute, rule);
+		describe_field(action, target, f, ++nused, attribute, rule);
 		if (!target->columns[f].is_key)
 			nset++;
 	}
