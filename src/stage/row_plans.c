@@ -280,6 +280,7 @@ prepare(RowBatch *batch, StatementKind kind, int column_set)
 	MemoryContext context = CurrentMemoryContext;
 	PreparedSet **place = &batch->prepared[column_set * STATEMENT_KINDS + kind];
 	PreparedSet  *prepared = *place;
+	MemoryContext planning_context;
 
 	/* what makes a plan invalid, and is known only while it is run, would have it made without our settings */
 	AcceptInvalidationMessages();
@@ -296,11 +297,17 @@ prepare(RowBatch *batch, StatementKind kind, int column_set)
 		MemoryContextSwitchTo(context);
 	}
 	show_rows(batch->desc, NULL);
+
+	/* the planner leaves behind what it needed; a batch can have a thousand sets */
+	planning_context = AllocSetContextCreate(context, "bulk_action planning", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(planning_context);
 	prepared->kept = find_plan(statement_build(target, kind, prepared->fields, prepared->nfields), batch->desc);
 	prepared->number = prepared->kept->number;
 	*place = prepared;
+	MemoryContextSwitchTo(planning_context); /* SPI leaves us in a context of its own */
 	force_plan(prepared->kept->plan);
-	MemoryContextSwitchTo(context); /* SPI leaves us in a context of its own */
+	MemoryContextSwitchTo(context);
+	MemoryContextDelete(planning_context);
 	return prepared;
 }
 

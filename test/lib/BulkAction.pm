@@ -37,7 +37,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   new_node create_role create_contacts server_for_s3 register_contacts
-  wait_for wait_until wait_for_state pids_of kill_9 value_of rows_of literal
+  wait_for wait_until wait_for_state pids_of peak_of_workers kill_9 value_of rows_of literal
   stat_of final_stat
   checksum_of same_content same_as_counted
   contacts_csv csv_line write_file read_file
@@ -209,6 +209,27 @@ sub pids_of
 	return split /\n/, $node->safe_psql('postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type LIKE "
 		  . literal($backend_type) . " ORDER BY backend_start");
+}
+
+# peak_of_workers($node, $id): waits for the end of the action; the most that a worker had for itself meanwhile,
+# without shared memory, in kB.
+sub peak_of_workers
+{
+	my ($node, $id) = @_;
+	my $peak = 0;
+	wait_until(
+		sub {
+			foreach my $pid (pids_of($node, 'bulk_action worker'))
+			{
+				my $status = eval { read_file("/proc/$pid/status") } // next;
+				my ($own) = $status =~ /^RssAnon:\s+(\d+)/m;
+				$peak = $own if $own && $own > $peak;
+			}
+			return value_of($node, "SELECT finished_at IS NOT NULL FROM bulk_action.bulk_actions WHERE id = '$id'") eq 't';
+		},
+		what => 'the action to end');
+	note("a worker has up to $peak kB");
+	return $peak;
 }
 
 # value_of($node, $sql, %options): one value; db => name, as => role (by SET SESSION AUTHORIZATION).

@@ -194,22 +194,10 @@ foreach my $form ('gzip', 'UTF-16')
 
 # What a worker has for itself, without shared memory.
 {
-	my $peak = 0;
 	my $text = next_text() . join('', map { "$_,\"q\"\"\",\"" . ('z;' x 400) . "\"\n" } map { $_ % 12_000 + 1 } 1 .. 60_000);
 	my $id = submit('file://' . write_file($node->basedir . '/large.zst', zstd($text =~ s/,/;/gr =~ s/\xE2\x82\xAC/E/gr, '-19')), '"delimiter": ";"');
-	wait_until(
-		sub {
-			foreach my $pid (pids_of($node, 'bulk_action worker'))
-			{
-				my $status = eval { read_file("/proc/$pid/status") } // next;
-				my ($own) = $status =~ /^RssAnon:\s+(\d+)/m;
-				$peak = $own if $own && $own > $peak;
-			}
-			return value_of($node, "SELECT finished_at IS NOT NULL FROM bulk_action.bulk_actions WHERE id = '$id'") eq 't';
-		},
-		what => 'the large file');
+	my $peak = peak_of_workers($node, $id);
 	is(value_of($node, "SELECT state || ' ' || total FROM bulk_action.bulk_action_stat('$id')"), 'completed 72000', 'a large file');
-	note("largest: $peak kB");
 	cmp_ok($peak, '>', 1000, 'memory was looked at');
 	# 32 MiB for the source and what is made of it, the rest for a session and its caches
 	cmp_ok($peak, '<', 48 * 1024, 'memory does not grow with it');

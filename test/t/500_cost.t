@@ -1,5 +1,5 @@
 # What an action costs, in things that do not depend on the clock: instructions of the pure layer, WAL, looks at
-# buffers, transaction ids and S3 requests, and the plan of the statement that applies rows.
+# buffers, transaction ids and S3 requests, the plan of the statement that applies rows, and a worker's memory.
 #
 # The bounds are a quarter (instructions: other compilers) or a tenth above what was found; they are to be lowered
 # when a change makes something cheaper, and a change that goes beyond one has to say why.
@@ -117,5 +117,28 @@ foreach my $plan (@plans)
 is_deeply([ keys %shapes ],
 	['Update on contacts t / Nested Loop / Named Tuplestore Scan / Index Scan using contacts_pkey on contacts t'],
 	'one shape of plan: a nested loop over the index of the key') or note($plans[0]);
+
+# --- memory ----------------------------------------------------------------------------------------------
+
+# Almost each row leaves out other columns, so almost each is a statement of its own: hundreds of plans for each
+# chunk, most of which are never used again.
+my @types = qw(int text date numeric bool bigint uuid timestamptz smallint real float8 oid json inet bytea varchar time jsonb);
+my @values = (1, 'x', '2020-01-01', 1.5, 't', 5, '00000000-0000-0000-0000-000000000001', '2020-01-01', 3, 1.5, 2.5, 7, '{}',
+	'10.0.0.1', 'x', 'y', '10:00', '{}');
+$node->safe_psql('postgres', 'CREATE TABLE holes (id int PRIMARY KEY, ' . join(', ', map { "c$_ $types[$_]" } 0 .. $#types) . <<SQL);
+);
+INSERT INTO holes SELECT generate_series(1, 10000);
+SELECT bulk_action.bulk_action_register_entity('holes', 'public.holes', ARRAY['id']);
+SQL
+my $uri = s3_put('holes.csv', content => join '', map { "$_\n" } join(',', 'id', map { "c$_" } 0 .. $#types), map {
+		my $mask = $_ * 40503 % 65537 * 4 + 1; # multiplication by what has no divisor in common goes through all of them
+		join ',', $_, map { $mask >> $_ & 1 ? $values[$_] : '' } 0 .. $#types
+	} 1 .. 10_000);
+my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('$uri', 'bulk_update', 'holes')");
+my $peak = peak_of_workers($node, $id);
+my $stat = stat_of($node, $id);
+is("$stat->{state} $stat->{updated}", 'completed 10000', 'a file of many sets of columns');
+cmp_ok($peak, '>', 1000, 'memory was looked at');
+at_most($peak / 1024, 32, 'MiB that a worker has for itself');
 
 done_testing();
