@@ -24,7 +24,7 @@ sub at_most
 
 my $program = PostgreSQL::Test::Utils::tempdir() . '/pure_layer';
 system('gcc', '-std=c11', '-O2', '-g', "-I$root/src", '-o', $program, "$root/test/cost/pure_layer.c",
-	(map { "$root/src/pure/$_.c" } qw(csv_reader row_codec lane_assignment)), '-lcsv') == 0
+	(map { "$root/src/pure/$_.c" } qw(csv_reader csv_fields row_codec lane_assignment)), '-lcsv') == 0
   or die 'pure_layer could not be compiled';
 
 sub instructions
