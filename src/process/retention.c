@@ -54,7 +54,8 @@ retention_round(void)
 	bookkeeping_enter(&books);
 	more = jobs_forget_old(bulk_action_retention);
 	bookkeeping_leave(&books);
-	INJECTION("retention-before-commit");
+	if (more)
+		INJECTION("retention-in-between");
 	transaction_commit(NULL, false);
 	MemoryContextSwitchTo(context);
 	if (!more)

@@ -11,8 +11,11 @@
  * Plans are made with hash join, merge join, sequential scan and JIT off, and as
  * if tables were large: a nested loop that looks each row up by the key's index,
  * whatever the table is like now.  It will do when the table has grown, and it
- * evaluates policies for no other rows.  The level with those settings is closed
- * before the statement runs, so triggers do not see them.
+ * evaluates policies for no other rows.  A planner hook sees to that whenever the
+ * plan cache makes such a plan, which may be in the midst of an action: of what
+ * makes a plan invalid (DDL, another search path because a trigger has made a
+ * temporary table, row_security) much is known only when the statement is run.
+ * Triggers and functions that the statement calls are planned as ever.
  *
  * The statement's text and the types of the rows' columns identify its plan, so
  * a changed column type leads to another plan; other changes are seen by the
@@ -22,10 +25,11 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "jit/jit.h"
 #include "lib/stringinfo.h"
+#include "optimizer/cost.h"
 #include "optimizer/plancat.h"
-#include "utils/guc.h"
-#include "utils/inval.h"
+#include "optimizer/planner.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/queryenvironment.h"
@@ -135,6 +139,93 @@ describe_rows(const Target *target)
 	return desc;
 }
 
+/* ---- planning ---- */
+
+static planner_hook_type           next_planner_hook = NULL;
+static get_relation_info_hook_type next_relation_info_hook = NULL;
+static bool                        planning = false; /* a statement of ours */
+
+static void
+see_large_table(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
+{
+	ListCell *cell;
+
+	if (next_relation_info_hook != NULL)
+		next_relation_info_hook(root, relid, inhparent, rel);
+	if (!planning)
+		return;
+	rel->tuples = Max(rel->tuples, LARGE_ROWS);
+	rel->pages = Max(rel->pages, LARGE_PAGES);
+	foreach(cell, rel->indexlist)
+	{
+		IndexOptInfo *index = lfirst(cell);
+
+		index->tuples = Max(index->tuples, LARGE_ROWS);
+		index->pages = Max(index->pages, LARGE_PAGES / 4);
+	}
+}
+
+static bool
+reads_rows(const Query *query)
+{
+	ListCell *cell;
+
+	foreach(cell, query->rtable)
+	{
+		RangeTblEntry *entry = lfirst(cell);
+
+		if (entry->rtekind == RTE_NAMEDTUPLESTORE && strcmp(entry->enrname, STATEMENT_ROWS) == 0)
+			return true;
+	}
+	return false;
+}
+
+static PlannedStmt *
+plan_query(Query *query, const char *text, int cursor_options, ParamListInfo params)
+{
+	static bool *const settings[] = {&enable_hashjoin, &enable_mergejoin, &enable_seqscan, &jit_enabled};
+	planner_hook_type  next = next_planner_hook != NULL ? next_planner_hook : standard_planner;
+	bool               saved[lengthof(settings)];
+	PlannedStmt       *result;
+
+	if (!reads_rows(query))
+		return next(query, text, cursor_options, params);
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		saved[i] = *settings[i];
+		*settings[i] = false;
+	}
+	planning = true;
+	PG_TRY();
+	{
+		result = next(query, text, cursor_options, params);
+	}
+	PG_FINALLY();
+	{
+		planning = false;
+		for (int i = 0; i < lengthof(settings); i++)
+			*settings[i] = saved[i];
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static void
+install_hooks(void)
+{
+	static bool installed = false;
+
+	if (installed)
+		return;
+	next_planner_hook = planner_hook;
+	planner_hook = plan_query;
+	next_relation_info_hook = get_relation_info_hook;
+	get_relation_info_hook = see_large_table;
+	installed = true;
+}
+
+/* ---- plans ---- */
+
 static KeptPlan *
 find_plan(const char *sql, TupleDesc desc)
 {
@@ -158,6 +249,7 @@ find_plan(const char *sql, TupleDesc desc)
 			kept = &plans[i];
 	}
 
+	install_hooks();
 	forget(kept);
 	kept->plan = SPI_prepare_cursor(sql, 0, NULL, CURSOR_OPT_GENERIC_PLAN);
 	if (kept->plan == NULL)
@@ -166,68 +258,6 @@ find_plan(const char *sql, TupleDesc desc)
 	kept->key = MemoryContextStrdup(TopMemoryContext, key.data);
 	kept->last_used = kept->number = ++uses;
 	return kept;
-}
-
-/* While a plan of ours is made the planner sees tables larger than they are. */
-static get_relation_info_hook_type next_relation_info_hook = NULL;
-static bool                        planning = false;
-
-static void
-see_large_table(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
-{
-	ListCell *cell;
-
-	if (next_relation_info_hook != NULL)
-		next_relation_info_hook(root, relid, inhparent, rel);
-	if (!planning)
-		return;
-	rel->tuples = Max(rel->tuples, LARGE_ROWS);
-	rel->pages = Max(rel->pages, LARGE_PAGES);
-	foreach(cell, rel->indexlist)
-	{
-		IndexOptInfo *index = lfirst(cell);
-
-		index->tuples = Max(index->tuples, LARGE_ROWS);
-		index->pages = Max(index->pages, LARGE_PAGES / 4);
-	}
-}
-
-static void
-install_hook(void)
-{
-	static bool installed = false;
-
-	if (installed)
-		return;
-	next_relation_info_hook = get_relation_info_hook;
-	get_relation_info_hook = see_large_table;
-	installed = true;
-}
-
-/* Sees to it that the plan about to be used was made with our settings. */
-static void
-force_plan(SPIPlanPtr plan)
-{
-	static const char *const off[] = {"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit"};
-	int                      level = NewGUCNestLevel();
-	CachedPlan              *cached;
-
-	for (int i = 0; i < lengthof(off); i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	install_hook();
-	planning = true;
-	PG_TRY();
-	{
-		cached = SPI_plan_get_cached_plan(plan);
-		if (cached != NULL)
-			ReleaseCachedPlan(cached, CurrentResourceOwner);
-	}
-	PG_FINALLY();
-	{
-		planning = false;
-	}
-	PG_END_TRY();
-	AtEOXact_GUC(false, level);
 }
 
 /* The rows by their place among those given to the statement, with the values it needs. */
@@ -261,18 +291,6 @@ store_rows(const RowBatch *batch, const PreparedSet *prepared, const int *rows, 
 	return store;
 }
 
-/* Whether the plan is as it was made with our settings; if not, it would be made anew with others. */
-static bool
-is_ready(const PreparedSet *prepared)
-{
-	CachedPlanSource *source;
-
-	if (prepared->kept->number != prepared->number)
-		return false; /* it had to make room */
-	source = linitial(SPI_plan_get_plan_sources(prepared->kept->plan));
-	return source->is_valid && source->gplan != NULL && source->gplan->is_valid;
-}
-
 static PreparedSet *
 prepare(RowBatch *batch, StatementKind kind, int column_set)
 {
@@ -281,11 +299,10 @@ prepare(RowBatch *batch, StatementKind kind, int column_set)
 	PreparedSet **place = &batch->prepared[column_set * STATEMENT_KINDS + kind];
 	PreparedSet  *prepared = *place;
 	MemoryContext planning_context;
+	CachedPlan   *cached;
 
-	/* what makes a plan invalid, and is known only while it is run, would have it made without our settings */
-	AcceptInvalidationMessages();
-	if (prepared != NULL && is_ready(prepared))
-		return prepared;
+	if (prepared != NULL && prepared->kept->number == prepared->number)
+		return prepared; /* else it had to make room */
 	if (prepared == NULL)
 	{
 		MemoryContextSwitchTo(GetMemoryChunkContext(batch->prepared));
@@ -305,7 +322,9 @@ prepare(RowBatch *batch, StatementKind kind, int column_set)
 	prepared->number = prepared->kept->number;
 	*place = prepared;
 	MemoryContextSwitchTo(planning_context); /* SPI leaves us in a context of its own */
-	force_plan(prepared->kept->plan);
+	cached = SPI_plan_get_cached_plan(prepared->kept->plan);
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
 	MemoryContextSwitchTo(context);
 	MemoryContextDelete(planning_context);
 	return prepared;

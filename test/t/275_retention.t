@@ -131,9 +131,9 @@ wait_until_gone('many actions and many errors', make_many());
 # A crash in the middle takes nothing back that is committed, and nothing is left over.
 foreach my $what ('kill', 'terminate')
 {
-	inject($node, 'retention-before-commit', $what);
+	inject($node, 'retention-in-between', $what);
 	my @many = make_many();
-	wait_for_injected($node, 'retention-before-commit');
+	wait_for_injected($node, 'retention-in-between');
 	wait_for($node, 'SELECT true');
 	wait_until_gone("many, $what in between", @many);
 }
