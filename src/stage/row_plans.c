@@ -11,11 +11,13 @@
  * Plans are made with hash join, merge join, sequential scan and JIT off, and as
  * if tables were large: a nested loop that looks each row up by the key's index,
  * whatever the table is like now.  It will do when the table has grown, and it
- * evaluates policies for no other rows.  A planner hook sees to that whenever the
+ * evaluates policies for no other rows.  (Where policies come before the index, as
+ * asks_policies_first() explains, hash join stays on.)  A planner hook sees to that whenever the
  * plan cache makes such a plan, which may be in the midst of an action: of what
  * makes a plan invalid (DDL, another search path because a trigger has made a
  * temporary table, row_security) much is known only when the statement is run.
- * Triggers and functions that the statement calls are planned as ever.
+ * INSERT, which has nothing to look up, and what triggers and functions run are
+ * planned as ever.
  *
  * The statement's text and the types of the rows' columns identify its plan, so
  * a changed column type leads to another plan; other changes are seen by the
@@ -30,6 +32,8 @@
 #include "optimizer/cost.h"
 #include "optimizer/plancat.h"
 #include "optimizer/planner.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/queryenvironment.h"
@@ -143,7 +147,8 @@ describe_rows(const Target *target)
 
 static planner_hook_type           next_planner_hook = NULL;
 static get_relation_info_hook_type next_relation_info_hook = NULL;
-static bool                        planning = false; /* a statement of ours */
+static bool                        planning = false;            /* a statement of ours */
+static bool                        policies_come_first = false; /* before the key can be looked at */
 
 static void
 see_large_table(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
@@ -165,6 +170,7 @@ see_large_table(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
 	}
 }
 
+/* Transition tables, which may have any name, know what table they are of. */
 static bool
 reads_rows(const Query *query)
 {
@@ -174,40 +180,57 @@ reads_rows(const Query *query)
 	{
 		RangeTblEntry *entry = lfirst(cell);
 
-		if (entry->rtekind == RTE_NAMEDTUPLESTORE && strcmp(entry->enrname, STATEMENT_ROWS) == 0)
+		if (entry->rtekind == RTE_NAMEDTUPLESTORE && !OidIsValid(entry->relid) &&
+			strcmp(entry->enrname, STATEMENT_ROWS) == 0)
 			return true;
 	}
 	return false;
 }
 
-static PlannedStmt *
-plan_query(Query *query, const char *text, int cursor_options, ParamListInfo params)
-{
-	static bool *const settings[] = {&enable_hashjoin, &enable_mergejoin, &enable_seqscan, &jit_enabled};
-	planner_hook_type  next = next_planner_hook != NULL ? next_planner_hook : standard_planner;
-	bool               saved[lengthof(settings)];
-	PlannedStmt       *result;
+static const char *const setting_names[] = {"enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit"};
+static bool *const       settings[] = {&enable_hashjoin, &enable_mergejoin, &enable_seqscan, &jit_enabled};
 
-	if (!reads_rows(query))
-		return next(query, text, cursor_options, params);
+/* Through guc.c: functions that are run to estimate or fold something may set these, too. */
+static PlannedStmt *
+plan_with(const bool *values, bool is_ours, Query *query, const char *text, int cursor_options, ParamListInfo params)
+{
+	planner_hook_type next = next_planner_hook != NULL ? next_planner_hook : standard_planner;
+	bool              planning_before = planning;
+	int               level = NewGUCNestLevel();
+	PlannedStmt      *result;
+
 	for (int i = 0; i < lengthof(settings); i++)
-	{
-		saved[i] = *settings[i];
-		*settings[i] = false;
-	}
-	planning = true;
+		(void) set_config_option(setting_names[i], values[i] ? "on" : "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	planning = is_ours;
 	PG_TRY();
 	{
 		result = next(query, text, cursor_options, params);
 	}
 	PG_FINALLY();
 	{
-		planning = false;
-		for (int i = 0; i < lengthof(settings); i++)
-			*settings[i] = saved[i];
+		planning = planning_before;
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(true, level);
 	return result;
+}
+
+static PlannedStmt *
+plan_query(Query *query, const char *text, int cursor_options, ParamListInfo params)
+{
+	static bool theirs[lengthof(settings)];
+	bool        ours[lengthof(settings)] = {[0] = policies_come_first}; /* enable_hashjoin */
+
+	if (reads_rows(query))
+	{
+		for (int i = 0; i < lengthof(settings) && !planning; i++)
+			theirs[i] = *settings[i];
+		return plan_with(ours, true, query, text, cursor_options, params);
+	}
+	if (planning) /* in a function that the planner has called */
+		return plan_with(theirs, false, query, text, cursor_options, params);
+	return (next_planner_hook != NULL ? next_planner_hook : standard_planner)(query, text, cursor_options, params);
 }
 
 static void
@@ -291,6 +314,20 @@ store_rows(const RowBatch *batch, const PreparedSet *prepared, const int *rows, 
 	return store;
 }
 
+/*
+ * Where there are policies, and no column of the key has an equality that is
+ * leakproof (numeric and enums have none), PostgreSQL asks them about every row
+ * of the table before it compares keys, and an index is of no use.
+ */
+static bool
+asks_policies_first(const Target *target)
+{
+	for (int i = 0; i < target->nkeys; i++)
+		if (get_func_leakproof(get_opcode(target->keys[i].equality)))
+			return false;
+	return target->row_security;
+}
+
 static PreparedSet *
 prepare(RowBatch *batch, StatementKind kind, int column_set)
 {
@@ -301,6 +338,7 @@ prepare(RowBatch *batch, StatementKind kind, int column_set)
 	MemoryContext planning_context;
 	CachedPlan   *cached;
 
+	policies_come_first = asks_policies_first(target);
 	if (prepared != NULL && prepared->kept->number == prepared->number)
 		return prepared; /* else it had to make room */
 	if (prepared == NULL)

@@ -5,9 +5,9 @@
  * UPDATE target AS t SET a = s.v2, ... FROM bulk_action_rows AS s WHERE t.key =
  * s.v1, where bulk_action_rows is an ephemeral named relation (row_plans.c);
  * INSERT and DELETE likewise.  Names are quoted by the server, operators written
- * with their schema: nothing is looked up on the submitter's path.  In schemas
- * where others may create operators, operands are cast to what the operator is
- * for: one for a domain over that type would fit better.
+ * with their schema: nothing is looked up on the submitter's path.  Operands are
+ * cast to what the operator is for: somebody else's, in the same schema and for a
+ * domain over that type, would fit better.
  *
  * Two rows are the same when their images are: what the equality of a type takes
  * for equal, 1.0 and 1.00 for example, is a change all the same, and types
@@ -17,14 +17,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_namespace.h"
-#include "catalog/pg_operator.h"
-#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "stage/statements.h"
 
@@ -64,34 +58,16 @@ statement_numbers_rows(const Target *target, StatementKind kind)
 
 /* ---- pieces ---- */
 
-/* An operand; polymorphic operators take it as it is. */
-static void
-append_operand(StringInfo sql, Oid operator_schema, Oid type, const char *alias, const char *column)
-{
-	bool cast = operator_schema != PG_CATALOG_NAMESPACE && !IsPolymorphicType(type);
-
-	appendStringInfo(sql, "%s%s.%s", cast ? "CAST(" : "", alias, column);
-	if (cast)
-		appendStringInfo(sql, " AS %s)", format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
-}
-
-/* t.column OPERATOR(schema.name) s.v1 */
+/* t.column OPERATOR(schema.name) s.v1, as foreign keys compare their columns */
 static void
 append_operation(StringInfo sql, const TargetColumn *column, Oid operator)
 {
-	HeapTuple        tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
-	Form_pg_operator form;
-	char             value[NAMEDATALEN];
+	char *left = psprintf("t.%s", quote_identifier(column->name));
+	char *right = psprintf("s.v%d", column->place);
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator %u", operator);
-	form = (Form_pg_operator) GETSTRUCT(tuple);
-	snprintf(value, sizeof(value), "v%d", column->place);
-	append_operand(sql, form->oprnamespace, form->oprleft, "t", quote_identifier(column->name));
-	appendStringInfo(sql, " OPERATOR(%s.%s) ", quote_identifier(get_namespace_name(form->oprnamespace)),
-					 NameStr(form->oprname));
-	append_operand(sql, form->oprnamespace, form->oprright, "s", value);
-	ReleaseSysCache(tuple);
+	generate_operator_clause(sql, left, column->type, operator, right, column->type);
+	pfree(left);
+	pfree(right);
 }
 
 /* What the column becomes. */
