@@ -17,8 +17,13 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "stage/statements.h"
 
@@ -58,14 +63,37 @@ statement_numbers_rows(const Target *target, StatementKind kind)
 
 /* ---- pieces ---- */
 
-/* t.column OPERATOR(schema.name) s.v1, as foreign keys compare their columns */
+/* An operand of that column's type, as what its operator is declared for; domains are no enums, arrays or ranges. */
+static void
+append_operand(StringInfo sql, const char *operand, Oid type, Oid declared)
+{
+	if (IsPolymorphicType(declared))
+		declared = getBaseType(type);
+	if (declared == type)
+		appendStringInfoString(sql, operand);
+	else
+		/* with a type modifier, though there is none: "character" and "bit" alone mean a length of 1 */
+		appendStringInfo(sql, "CAST(%s AS %s)", operand,
+						 format_type_extended(declared, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+}
+
+/* t.column OPERATOR(schema.name) s.v1 */
 static void
 append_operation(StringInfo sql, const TargetColumn *column, Oid operator)
 {
-	char *left = psprintf("t.%s", quote_identifier(column->name));
-	char *right = psprintf("s.v%d", column->place);
+	HeapTuple        tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char            *left = psprintf("t.%s", quote_identifier(column->name));
+	char            *right = psprintf("s.v%d", column->place);
 
-	generate_operator_clause(sql, left, column->type, operator, right, column->type);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	append_operand(sql, left, column->type, form->oprleft);
+	appendStringInfo(sql, " OPERATOR(%s.%s) ", quote_identifier(get_namespace_name(form->oprnamespace)),
+					 NameStr(form->oprname));
+	append_operand(sql, right, column->type, form->oprright);
+	ReleaseSysCache(tuple);
 	pfree(left);
 	pfree(right);
 }

@@ -93,4 +93,38 @@ SQL
 	is(join(' ', map { "$_ $stat->{$_}" } qw(updated inserted deleted unchanged not_found failed)), $expected, "$name: rows");
 	ok(!called(), "$name: nothing planted is called");
 }
+
+# Operators that are for more types than one, or for another one than the column's: of enums, arrays, ranges and
+# composite types, of varchar, names and domains; and of types whose name alone means a length of 1.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE DOMAIN any_mood AS mood;
+CREATE DOMAIN numbers AS int[];
+CREATE DOMAIN short AS varchar(5);
+CREATE TYPE pair AS (a int, b text);
+CREATE TABLE kinds (k1 mood, k2 char(3), k3 short, k4 bit(4), k5 int4range, k6 name, k7 inet, PRIMARY KEY (k1, k2, k3, k4, k5, k6, k7),
+	m1 int[], m2 any_mood, m3 int4range, m4 numeric(5, 2), m5 char(3), m6 bit(4), m7 numbers, m8 pair, m9 int4multirange,
+	m10 "char", m11 oidvector, m12 timestamptz, n int);
+SELECT bulk_action.bulk_action_register_entity('kinds', 'public.kinds', ARRAY['k1', 'k2', 'k3', 'k4', 'k5', 'k6', 'k7']);
+SQL
+my @match = map { "m$_" } 1 .. 12;
+my @header = ((map { "k$_" } 1 .. 7), @match);
+my @row = ('ok', 'abc', 'xy', '1010', '[1,3)', 'nm', '10.0.0.1', '{1,2}', 'sad', '[1,2)', '1.5', 'qrs', '0101', '{3}', '(1,x)', '{[1,2)}', 'c', '1 2', '2020-01-01');
+my @near = ('ok', 'axx', 'xy', '1111', @row[4 .. 18]); # with the first characters of the other's key
+foreach my $case (
+	[ 'insert', {}, [], 'inserted 2' ], [ 'upsert', {}, [7], 'updated 2' ], [ 'update', {}, [7], 'unchanged 2' ], [ 'update', {}, [8], 'updated 2' ],
+	(map { [ 'delete', { match => [ $match[$_] ] }, [], 'failed 2', $_ ] } 4, 5, 6),
+	[ 'delete', { match => \@match }, [], 'deleted 2' ])
+{
+	my ($type, $options, $more, $expected, $wrong) = @$case;
+	my @rows = map { [ @$_, @$more ] } \@row, \@near;
+	if (defined $wrong) { $_->[ 7 + $wrong ] = { 4 => 'qxx', 5 => '0000', 6 => '{3,4}' }->{$wrong} foreach @rows }
+	my @used = $type eq 'delete' ? grep { my $c = $_; $header[$c] !~ /^m/ || grep { $_ eq $header[$c] } @{ $options->{match} } } 0 .. $#header : (0 .. $#row + @$more);
+	my @names = (@header, 'n');
+	write_file($file, join '', map { csv_line(@$_[@used]) } \@names, @rows);
+	my $id = value_of($node, "SELECT bulk_action.bulk_action_submit('file://$file', 'bulk_$type', 'kinds', options => '" . $json->encode($options) . "')");
+	my $stat = final_stat($node, $id);
+	my ($what) = $expected =~ /^(\w+)/;
+	is("$stat->{state} $what $stat->{$what}", "completed $expected", "bulk_$type of all kinds of types" . (defined $wrong ? ", $match[$wrong] differs" : ''));
+}
 done_testing();
