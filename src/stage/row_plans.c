@@ -145,7 +145,7 @@ describe_rows(const Target *target)
 
 /* ---- planning ---- */
 
-static planner_hook_type           next_planner_hook = NULL;
+static planner_hook_type           next_planner = NULL; /* never NULL once our hook is there */
 static get_relation_info_hook_type next_relation_info_hook = NULL;
 static bool                        planning = false;            /* a statement of ours */
 static bool                        policies_come_first = false; /* before the key can be looked at */
@@ -194,10 +194,9 @@ static bool *const       settings[] = {&enable_hashjoin, &enable_mergejoin, &ena
 static PlannedStmt *
 plan_with(const bool *values, bool is_ours, Query *query, const char *text, int cursor_options, ParamListInfo params)
 {
-	planner_hook_type next = next_planner_hook != NULL ? next_planner_hook : standard_planner;
-	bool              planning_before = planning;
-	int               level = NewGUCNestLevel();
-	PlannedStmt      *result;
+	bool         planning_before = planning;
+	int          level = NewGUCNestLevel();
+	PlannedStmt *result;
 
 	for (int i = 0; i < lengthof(settings); i++)
 		(void) set_config_option(setting_names[i], values[i] ? "on" : "off", PGC_USERSET, PGC_S_SESSION,
@@ -205,7 +204,7 @@ plan_with(const bool *values, bool is_ours, Query *query, const char *text, int 
 	planning = is_ours;
 	PG_TRY();
 	{
-		result = next(query, text, cursor_options, params);
+		result = next_planner(query, text, cursor_options, params);
 	}
 	PG_FINALLY();
 	{
@@ -230,7 +229,7 @@ plan_query(Query *query, const char *text, int cursor_options, ParamListInfo par
 	}
 	if (planning) /* in a function that the planner has called */
 		return plan_with(theirs, false, query, text, cursor_options, params);
-	return (next_planner_hook != NULL ? next_planner_hook : standard_planner)(query, text, cursor_options, params);
+	return next_planner(query, text, cursor_options, params);
 }
 
 static void
@@ -240,7 +239,7 @@ install_hooks(void)
 
 	if (installed)
 		return;
-	next_planner_hook = planner_hook;
+	next_planner = planner_hook != NULL ? planner_hook : standard_planner;
 	planner_hook = plan_query;
 	next_relation_info_hook = get_relation_info_hook;
 	get_relation_info_hook = see_large_table;
@@ -322,10 +321,12 @@ store_rows(const RowBatch *batch, const PreparedSet *prepared, const int *rows, 
 static bool
 asks_policies_first(const Target *target)
 {
+	if (!target->row_security)
+		return false;
 	for (int i = 0; i < target->nkeys; i++)
 		if (get_func_leakproof(get_opcode(target->keys[i].equality)))
 			return false;
-	return target->row_security;
+	return true;
 }
 
 static PreparedSet *
